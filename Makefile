@@ -1,0 +1,31 @@
+# The two commands: `make demo` (set up, then the main job) and `make test` (set up, then the tests).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test soak lint protos clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("decentra needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/decentra demo
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+soak: setup
+	$(BIN)/python -m pytest -m soak
+
+protos: setup
+	$(BIN)/python -m decentra.wire.generate
+
+clean:
+	rm -rf .venv build *.egg-info

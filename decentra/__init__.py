@@ -1,0 +1,1 @@
+"""decentra: pretrain one Llama together across slow links, with no server."""

@@ -1,0 +1,62 @@
+"""The codec seam: fp32 chunks to bytes and back, exactly the same on every machine.
+
+Encoded bytes are the truth: every peer, their maker too, decodes those bytes. Encoding is per chunk and independent
+of where a partition is cut, so a block of a payload is the payload of that block.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS
+
+
+class NotFiniteError(ValueError):
+    """A chunk holds NaN or infinity; `chunk` is its index."""
+
+    def __init__(self, chunk: int) -> None:
+        super().__init__(f"chunk {chunk} holds NaN or infinity")
+        self.chunk = chunk
+
+
+class Codec(Protocol):
+    """Contract: tests/contracts/test_codec.py. Implementations are stateless."""
+
+    name: str
+    chunk_bytes: int
+    """Encoded bytes of one chunk."""
+
+    def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
+        """chunks: (n, 4096) fp32, CPU; out: (n, chunk_bytes) uint8, filled. Raises NotFiniteError."""
+        ...
+
+    def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
+        """packed: (n, chunk_bytes) uint8; out: (n, 4096) fp32, filled: multiply only, no division."""
+        ...
+
+
+def encode(codec: Codec, flat: torch.Tensor) -> torch.Tensor:
+    """flat: (n * 4096,) fp32 -> (n, chunk_bytes) uint8. Raises NotFiniteError."""
+    chunks = flat.view(-1, CHUNK_ELEMENTS)
+    out = torch.empty(chunks.shape[0], codec.chunk_bytes, dtype=torch.uint8)
+    codec.encode(chunks, out)
+    return out
+
+
+def refuse_not_finite(chunks: torch.Tensor) -> None:
+    """chunks: (n, 4096) fp32. Raises NotFiniteError naming the first bad chunk."""
+    bad = ~torch.isfinite(chunks).all(dim=1)
+    if bool(bad.any()):
+        raise NotFiniteError(int(bad.nonzero()[0, 0]))
+
+
+def num_blocks(num_chunks: int) -> int:
+    """Blocks that hold `num_chunks` chunks; the last may be short."""
+    return -(-num_chunks // BLOCK_CHUNKS)
+
+
+def block_slice(first_block: int, blocks: int, num_chunks: int) -> slice:
+    """Chunk rows of a run of blocks."""
+    return slice(first_block * BLOCK_CHUNKS, min((first_block + blocks) * BLOCK_CHUNKS, num_chunks))

@@ -1,0 +1,39 @@
+"""int8: blocks of 256 elements share an absmax scale; symmetric, rounded half to even.
+
+Bytes of a chunk: 16 scales (fp32, little-endian), then 4,096 signed bytes. value = q * scale, scale = absmax / 127.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from decentra.codec.base import refuse_not_finite
+from decentra.types import CHUNK_ELEMENTS
+
+GROUP_ELEMENTS = 256
+NUM_GROUPS = CHUNK_ELEMENTS // GROUP_ELEMENTS
+SCALE_BYTES = 4 * NUM_GROUPS
+
+
+class Int8:
+    """1.016 bytes an element. A group whose scale rounds to zero decodes to zeros."""
+
+    name = "int8"
+    chunk_bytes = SCALE_BYTES + CHUNK_ELEMENTS
+
+    def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
+        """See codec.base. Division is the correctly rounded IEEE one, so bytes agree between machines."""
+        refuse_not_finite(chunks)
+        groups = chunks.reshape(-1, NUM_GROUPS, GROUP_ELEMENTS)
+        scale = groups.abs().amax(dim=2).div_(127.0)
+        divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
+        q = groups.div(divisor.unsqueeze(2)).round_().clamp_(-127, 127)
+        q.masked_fill_((scale == 0).unsqueeze(2), 0)
+        out[:, :SCALE_BYTES] = scale.view(torch.uint8).view(-1, SCALE_BYTES)
+        out[:, SCALE_BYTES:] = q.to(torch.int8).view(torch.uint8).view(-1, CHUNK_ELEMENTS)
+
+    def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
+        """See codec.base."""
+        scale = packed[:, :SCALE_BYTES].contiguous().view(torch.float32)
+        q = packed[:, SCALE_BYTES:].contiguous().view(torch.int8).view(-1, NUM_GROUPS, GROUP_ELEMENTS)
+        torch.mul(q.to(torch.float32), scale.unsqueeze(2), out=out.view(-1, NUM_GROUPS, GROUP_ELEMENTS))

@@ -1,0 +1,239 @@
+"""Configuration: frozen sections, read from TOML, checked once at the edge.
+
+`[run]` is what the swarm agrees on: it is hashed into the manifest and travels to joiners. `[node]` is what one
+machine decides for itself and never travels. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from decentra.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The Llama to train. Sizes in elements; `ffn_dim` 0 means round_up(8/3 dim, 64)."""
+
+    dim: int = 256
+    num_layers: int = 2
+    num_heads: int = 4
+    num_kv_heads: int = 4
+    ffn_dim: int = 0
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    tied: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """The text and its tokens. `source` python: the standard library and language reference of this Python."""
+
+    source: str = "python"
+    vocab_size: int = 2048
+    context: int = 128
+    heldout_share: float = 0.02
+    max_text_bytes: int = 64_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerConfig:
+    """The inner optimizer (AdamW) of every replica. `warmup_tokens` and `lr` count the swarm's committed tokens."""
+
+    lr: float = 3e-3
+    min_lr_share: float = 0.1
+    warmup_tokens: int = 50_000
+    decay_tokens: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    batch_samples: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OuterConfig:
+    """The outer step: H inner steps, then Nesterov on the averaged pseudo-gradient (DiLoCo, arXiv 2311.08105)."""
+
+    inner_steps: int = 25
+    lr: float = 0.7
+    momentum: float = 0.9
+    nesterov: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecConfig:
+    """How pseudo-gradients travel: `up` from contributor to owner, `down` from owner to all. fp32 or int8."""
+
+    up: str = "int8"
+    down: str = "int8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What the swarm agrees on. `start_members` holds back sync 0; `stop_syncs` or `stop_tokens` 0 means no end.
+
+    snapshot_every: entries between two snapshots, which all members take at the same r.
+    """
+
+    name: str = "run"
+    seed: int = 0
+    start_members: int = 1
+    stop_syncs: int = 0
+    stop_tokens: int = 0
+    eval_samples: int = 64
+    snapshot_every: int = 8
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """What one machine decides. Port 0 means any free port; `link` RATE,DELAY shapes in user space ("" = not)."""
+
+    listen: str = "127.0.0.1"
+    port: int = 0
+    dht_port: int = 0
+    status_port: int = 0
+    announce: str = ""
+    dht: bool = True
+    trainer_threads: int = 1
+    micro_batch: int = 0
+    link: str = ""
+    keep_snapshots: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole config file."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
+
+
+def load(path: Path) -> Config:
+    """Read a TOML config file. Raises ConfigError naming file, key and remedy."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    config = from_dict(Config, raw, str(path), "")
+    check_run(config.run, str(path))
+    return config
+
+
+def from_dict(kind: type, raw: object, place: str, prefix: str) -> Any:
+    """Build a config dataclass from plain values, strictly. Raises ConfigError."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{place}: [{prefix.rstrip('.')}] must be a table, not {raw!r}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}
+    for key in raw:
+        if key not in known:
+            raise ConfigError(f"{place}: unknown key {prefix}{key}; known here: {', '.join(sorted(known))}")
+    values = {key: _value(hints[key], value, place, prefix + key) for key, value in raw.items()}
+    return kind(**values)
+
+
+def _value(hint: Any, value: object, place: str, key: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        options = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        return None if value is None else _value(options[0], value, place, key)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, place, key + ".")
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{place}: {key} = {value!r} must be a list")
+        item = typing.get_args(hint)[0]
+        return tuple(_value(item, each, place, f"{key}[{index}]") for index, each in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{place}: {key} = {value!r} must be of type {hint.__name__}")
+    return value
+
+
+def check_run(run: RunConfig, place: str) -> None:
+    """Refuse settings that cannot train. Raises ConfigError with the rule."""
+    model, rules = run.model, []
+    rules.append((model.dim % model.num_heads == 0, f"model.dim = {model.dim} must divide by num_heads = {model.num_heads}"))
+    rules.append((model.num_heads % max(1, model.num_kv_heads) == 0 and model.num_kv_heads > 0,
+                  f"model.num_heads = {model.num_heads} must divide by num_kv_heads = {model.num_kv_heads}"))
+    rules.append(((model.dim // max(1, model.num_heads)) % 2 == 0, f"model.dim / num_heads = {model.dim // max(1, model.num_heads)} must be even (RoPE)"))
+    rules.append((0.0 < run.data.heldout_share < 0.5, f"data.heldout_share = {run.data.heldout_share} must lie between 0 and 0.5"))
+    rules.append((run.data.source == "python", f"data.source = {run.data.source!r} is not known; use 'python'"))
+    rules.append((512 <= run.data.vocab_size <= 65536, f"data.vocab_size = {run.data.vocab_size} must lie in 512 to 65536"))
+    rules.append((0.0 <= run.outer.momentum < 1.0, f"outer.momentum = {run.outer.momentum} must lie in [0, 1)"))
+    for key, value in (("outer.inner_steps", run.outer.inner_steps), ("inner.batch_samples", run.inner.batch_samples),
+                       ("data.context", run.data.context), ("start_members", run.start_members),
+                       ("model.num_layers", model.num_layers), ("eval_samples", run.eval_samples), ("snapshot_every", run.snapshot_every)):
+        rules.append((value >= 1, f"{key} = {value} must be at least 1"))
+    for key, name in (("codec.up", run.codec.up), ("codec.down", run.codec.down)):
+        rules.append((name in ("fp32", "int8"), f"{key} = {name!r} is not known; use fp32 or int8"))
+    for holds, rule in rules:
+        if not holds:
+            raise ConfigError(f"{place}: run.{rule}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values of a config dataclass."""
+    return dataclasses.asdict(config)
+
+
+def run_bytes(run: RunConfig) -> bytes:
+    """Canonical bytes of `[run]`: JSON, keys sorted, no spaces. This is what the manifest carries and hashes."""
+    return json.dumps(to_dict(run), sort_keys=True, separators=(",", ":")).encode()
+
+
+def run_from_bytes(data: bytes) -> RunConfig:
+    """The `[run]` that a manifest carries. Raises ConfigError."""
+    run: RunConfig = from_dict(RunConfig, json.loads(data), "manifest", "run.")
+    check_run(run, "manifest")
+    return run
+
+
+def differing_keys(left: RunConfig, right: RunConfig) -> list[str]:
+    """Dotted names of the `[run]` keys in which two configs differ."""
+
+    def walk(a: dict[str, Any], b: dict[str, Any], prefix: str) -> list[str]:
+        names: list[str] = []
+        for key, value in a.items():
+            if isinstance(value, dict):
+                names += walk(value, b[key], f"{prefix}{key}.")
+            elif value != b[key]:
+                names.append(prefix + key)
+        return names
+
+    return walk(to_dict(left), to_dict(right), "run.")
+
+
+def parse_link(text: str) -> tuple[float, float]:
+    """'100mbit,50ms' -> (bytes a second, seconds one way). '' -> (inf, 0). Raises ConfigError."""
+    if not text:
+        return float("inf"), 0.0
+    rate_units = {"kbit": 1e3 / 8, "mbit": 1e6 / 8, "gbit": 1e9 / 8}
+    delay_units = {"ms": 1e-3, "s": 1.0}
+    try:
+        rate_text, _, delay_text = text.partition(",")
+        rate = next(float(rate_text[: -len(unit)]) * scale for unit, scale in rate_units.items() if rate_text.endswith(unit))
+        delay = 0.0
+        if delay_text:
+            delay = next(float(delay_text[: -len(unit)]) * scale for unit, scale in delay_units.items() if delay_text.endswith(unit))
+        if not (rate > 0 and delay >= 0):
+            raise ValueError
+        return rate, delay
+    except (StopIteration, ValueError):
+        raise ConfigError(f"link {text!r} cannot be read; write RATE,DELAY such as 100mbit,50ms") from None

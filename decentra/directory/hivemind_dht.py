@@ -1,0 +1,236 @@
+"""Directory on hivemind's DHT: key = run id, subkey = peer id, value = signed record, gone 60 s after its last renewal.
+
+`DHTNode` and `P2P` run in the caller's own event loop: the forked `hivemind.DHT` leaves orphans. hivemind is imported
+when the first node starts, in a thread, since it brings torch and takes seconds. The p2pd process ends with `close`,
+and by itself when this process dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from decentra.directory.record_order import NewestRecords, RecordReader, read_unverified
+from decentra.errors import SetupError
+from decentra.types import PeerId
+
+logger = logging.getLogger(__name__)
+
+EXPIRES_S = 60.0
+RENEW_S = 20.0
+START_TIMEOUT_S = 8.0
+ASK_TIMEOUT_S = 10.0
+
+T = TypeVar("T")
+
+
+class BootstrapNode:
+    """A node of the DHT without a record: a rendezvous for others, and what `HivemindDirectory` stands on."""
+
+    def __init__(self, p2p: Any, dht: Any, addresses: tuple[str, ...]) -> None:
+        self._p2p = p2p
+        self._addresses = addresses
+        self.dht = dht
+
+    @classmethod
+    async def start(cls, initial_peers: Sequence[str] = (), *, host: str = "127.0.0.1", port: int = 0, announce: str = "") -> BootstrapNode:
+        """Start p2pd on host:port and enter the DHT of `initial_peers` (none: found one).
+
+        announce: IP or DNS name that others can dial, where `host` is not; needs a fixed port. Raises SetupError:
+        no p2pd here, port taken, or no initial peer answers.
+        """
+        p2p = await _start_p2p(await _load(), initial_peers, host, port, announce)
+        try:
+            dht = await _enter(p2p, initial_peers)
+            return cls(p2p, dht, _ordered([str(address) for address in await p2p.get_visible_maddrs()]))
+        except BaseException:
+            await p2p.shutdown()
+            raise
+
+    def addresses(self) -> tuple[str, ...]:
+        """Multiaddresses "/ip4/HOST/tcp/PORT/p2p/ID" by which others enter, the widest reaching first."""
+        return self._addresses
+
+    @property
+    def alive(self) -> bool:
+        """Whether p2pd still runs."""
+        child = self._p2p._child
+        return bool(self._p2p.is_alive and child is not None and child.returncode is None)
+
+    async def close(self) -> None:
+        """Leave the DHT and end p2pd."""
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self.dht.shutdown()
+        except Exception as error:
+            logger.debug("the DHT node did not leave in order: %s", error)
+        finally:
+            await self._p2p.shutdown()
+
+
+class HivemindDirectory:
+    """`Directory` on a DHT node, which it owns."""
+
+    def __init__(self, node: BootstrapNode, run_id: bytes, reader: RecordReader = read_unverified) -> None:
+        self._node = node
+        self._key = run_id.hex()
+        self._reader = reader
+        self._own_record = b""
+        self._own_peer: PeerId = ""
+        self._renewing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        run_id: bytes,
+        initial_peers: Sequence[str] = (),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        announce: str = "",
+        reader: RecordReader = read_unverified,
+    ) -> HivemindDirectory:
+        """Enter the DHT for a run; arguments and errors as of `BootstrapNode.start`."""
+        return cls(await BootstrapNode.start(initial_peers, host=host, port=port, announce=announce), run_id, reader)
+
+    @property
+    def alive(self) -> bool:
+        """Whether p2pd still runs; if not, records are neither renewed nor found."""
+        return self._node.alive
+
+    async def announce(self, record: bytes) -> None:
+        """See `Directory.announce`. Renewed every RENEW_S until `close`. Raises ValueError for no record."""
+        self._own_peer, _ = self._reader(record)
+        self._own_record = record
+        await self._store()
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+
+    async def records(self) -> dict[PeerId, bytes]:
+        """See `Directory.records`."""
+        newest = NewestRecords(self._reader)
+        if self._own_record:
+            newest.learn(self._own_record)
+        found = await self._try("read records", lambda: self._node.dht.get(self._key, latest=True))
+        values = found.value if found is not None else {}
+        # Anyone may write any value under any subkey, so each is only what its own bytes say.
+        for held in values.values() if isinstance(values, dict) else ():
+            if isinstance(held.value, bytes):
+                newest.learn(held.value)
+        return newest.records()
+
+    def addresses(self) -> tuple[str, ...]:
+        """Multiaddresses of this node of the DHT."""
+        return self._node.addresses()
+
+    async def close(self) -> None:
+        """Stop renewing and leave the DHT; the record expires there by itself."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait({self._renewing})
+        await self._node.close()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            await self._store()
+
+    async def _store(self) -> None:
+        from hivemind.utils.timed_storage import get_dht_time
+
+        expires_s = get_dht_time() + EXPIRES_S
+        store = self._node.dht.store
+        stored = await self._try(
+            "store this node's record", lambda: store(self._key, self._own_record, expires_s, subkey=self._own_peer)
+        )
+        if stored is False:
+            logger.warning("no node of the DHT took this node's record; trying again in %g s", RENEW_S)
+
+    async def _try(self, what: str, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """The DHT is a help, not a need, once peers know each other: its failures are logged, never raised."""
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                return await ask()
+        except Exception as error:
+            reason = "p2pd has ended" if not self._node.alive else f"{type(error).__name__}: {error}"
+            logger.warning("cannot %s in the DHT: %s", what, reason)
+            return None
+
+
+async def _load() -> Any:
+    try:
+        return await asyncio.to_thread(importlib.import_module, "hivemind.p2p")
+    except Exception as error:
+        raise SetupError(
+            f"the DHT is not available here: hivemind cannot be imported ({error}); use gRPC endpoints (dht = false)"
+        ) from error
+
+
+async def _start_p2p(module: Any, initial_peers: Sequence[str], host: str, port: int, announce: str) -> Any:
+    if announce and not port:
+        raise SetupError("announcing an address needs a fixed dht_port, not 0; choose one and open it in the firewall")
+    for address in initial_peers:
+        if not address.startswith("/") or "/p2p/" not in address:
+            raise SetupError(f"DHT address {address!r} cannot be read; write /ip4/HOST/tcp/PORT/p2p/ID, as bootstrap prints it")
+    _check_port_is_free(host, port)
+    local = host.startswith("127.") or host in ("::1", "localhost")
+    creating = asyncio.get_running_loop().create_task(
+        module.P2P.create(
+            initial_peers=list(initial_peers) or None,
+            host_maddrs=[_multiaddr("127.0.0.1" if host == "localhost" else host, port)],
+            announce_maddrs=[_multiaddr(announce, port)] if announce else None,
+            nat_port_map=not local,
+            auto_nat=not local,
+            startup_timeout=START_TIMEOUT_S,
+        )
+    )
+    try:
+        return await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        # Cancelled inside, create() would leave its p2pd to run: let it finish, then end it.
+        await asyncio.wait({creating})
+        if creating.exception() is None:
+            await creating.result().shutdown()
+        raise
+    except Exception as error:
+        if "bootstrap peers" in str(error) or (initial_peers and "seconds" in str(error)):
+            raise SetupError(f"no DHT node answers at {', '.join(initial_peers)}; is it running, and reachable from here?") from error
+        raise SetupError(f"the DHT is not available here: {error}; use gRPC endpoints (dht = false)") from error
+
+
+def _check_port_is_free(host: str, port: int) -> None:
+    # p2pd listens with SO_REUSEPORT: it would share a taken port in silence and lose half of what comes in.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SetupError(
+                f"the DHT cannot listen on {host}:{port} ({error.strerror}); choose another dht_port, or 0 for any free one"
+            ) from error
+
+
+async def _enter(p2p: Any, initial_peers: Sequence[str]) -> Any:
+    node = importlib.import_module("hivemind.dht.node")
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            return await node.DHTNode.create(p2p, initial_peers=list(initial_peers) or None, strict=False)
+    except Exception as error:
+        where = ", ".join(initial_peers) or "this node"
+        raise SetupError(f"no DHT node answers at {where} ({error or 'timeout'}); is it running, and reachable from here?") from error
+
+
+def _multiaddr(host: str, port: int) -> str:
+    if ":" in host:
+        return f"/ip6/{host}/tcp/{port}"
+    kind = "ip4" if host.replace(".", "").isdecimal() else "dns4"
+    return f"/{kind}/{host}/tcp/{port}"
+
+
+def _ordered(addresses: list[str]) -> tuple[str, ...]:
+    """Loopback last: to a node elsewhere it names that node itself."""
+    return tuple(sorted(addresses, key=lambda address: address.startswith(("/ip4/127.", "/ip6/::1/"))))

@@ -1,0 +1,135 @@
+"""S_{r+1} = apply(S_r, E_r): pure, bit-identical on every machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from decentra.codec.base import Codec, block_slice, num_blocks
+from decentra.ledger import chain, intervals
+from decentra.ledger.entry import Entry
+from decentra.ledger.state import Member, OuterTensors, Part, State, move_leases, next_members
+from decentra.outer.average import add_term
+from decentra.outer.base import OuterOptimizer
+from decentra.outer.fragments import Fragment
+from decentra.types import CHUNK_ELEMENTS, Digest
+
+BlobSource = Callable[[Digest], bytes]
+"""The bytes of a blob by digest; raises KeyError where it is not held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What never changes in a run: how entries are applied."""
+
+    fragments: tuple[Fragment, ...]
+    codecs: Mapping[str, Codec]
+    outer: OuterOptimizer
+    up: str
+    down: str
+    start_members: int
+
+
+def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, blob: BlobSource) -> State:
+    """Take one entry. `tensors` are moved in place, only after every blob was read and has its exact size.
+
+    Raises ValueError where the entry does not fit S_r, KeyError where a blob is missing; nothing has changed then.
+    """
+    if entry.r != state.r or (entry.sync is not None and entry.sync != state.sync):
+        raise ValueError(f"entry {entry.r} (sync {entry.sync}) does not follow state {state.r} (sync {state.sync})")
+    leases, fresh, pool = move_leases(state, entry.transition())
+    members = next_members(state, entry.sync is not None, entry.heard, entry.removed, entry.admitted, machine.start_members)
+    roots = state.roots
+    if entry.sync is not None:
+        fragment = machine.fragments[entry.fragment]
+        gradient = averaged(machine, fragment, entry, blob)
+        where = fragment.elements
+        machine.outer.apply(tensors.anchor[where], tensors.momentum[where], gradient)
+        roots = (*roots[: entry.fragment], fragment_roots(tensors, fragment), *roots[entry.fragment + 1 :])
+        members = tuple(_counted(member, entry) for member in members)
+    tokens = sum(c.weight_tokens for c in entry.counted)
+    return dataclasses.replace(
+        state,
+        r=state.r + 1,
+        sync=state.sync + (entry.sync is not None),
+        tokens=state.tokens + tokens,
+        tokens_last_sync=tokens if entry.sync is not None else state.tokens_last_sync,
+        members=members,
+        leases=leases,
+        fresh_sample=fresh,
+        pool=pool,
+        parts=entry.next_parts,
+        roots=roots,
+        settings=entry.settings or state.settings,
+    )
+
+
+def averaged(machine: Machine, fragment: Fragment, entry: Entry, blob: BlobSource) -> torch.Tensor:
+    """The averaged pseudo-gradient of a fragment: (n,) fp32. Raises as apply does."""
+    rows_of = [block_slice(each.first_block, each.num_blocks, fragment.num_chunks) for each in entry.sums]
+    if [row for rows in rows_of for row in range(rows.start, rows.stop)] != list(range(fragment.num_chunks)):
+        raise ValueError(f"the sums of entry {entry.r} do not tile {fragment.num_chunks} chunks")
+    gradient = torch.empty(fragment.num_chunks * CHUNK_ELEMENTS)
+    for each, rows in zip(entry.sums, rows_of, strict=True):
+        codec = machine.codecs[each.codec]
+        target = gradient.view(-1, CHUNK_ELEMENTS)[rows]
+        scratch = torch.empty_like(target)
+        for index, term in enumerate(each.terms):
+            codec.decode(packed_tensor(blob(term.blob), codec, len(target)), scratch)
+            add_term(target, scratch, term.coefficient_bits, index == 0)
+    return gradient
+
+
+def packed_tensor(data: bytes, codec: Codec, num_chunks: int) -> torch.Tensor:
+    """Encoded bytes as (num_chunks, chunk_bytes) uint8, a read-only view. Raises ValueError on another size."""
+    if len(data) != num_chunks * codec.chunk_bytes:
+        raise ValueError(f"{len(data)} bytes are not {num_chunks} chunks of {codec.name}")
+    array = np.frombuffer(data, dtype=np.uint8)
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).view(num_chunks, codec.chunk_bytes)
+
+
+def fragment_roots(tensors: OuterTensors, fragment: Fragment) -> tuple[str, str]:
+    """Tree digests (hex) of a fragment's anchor and optimizer state."""
+    where = fragment.elements
+    return chain.tensor_root(tensors.anchor[where].numpy()).hex(), chain.tensor_root(tensors.momentum[where].numpy()).hex()
+
+
+def state_after(previous_hash: Digest, entry_bytes: bytes, state: State) -> Digest:
+    """h of `state`, which an entry's bytes made from the state of `previous_hash`."""
+    return chain.next_hash(previous_hash, chain.entry_digest(entry_bytes), chain.header_digest(state.header()))
+
+
+def first_hash(manifest_digest: Digest, state: State) -> Digest:
+    """h_0."""
+    return chain.next_hash(manifest_digest, b"", chain.header_digest(state.header()))
+
+
+def _counted(member: Member, entry: Entry) -> Member:
+    for each in entry.counted:
+        if each.sender == member.peer and each.incarnation == member.incarnation:
+            roots = list(member.last_roots)
+            roots[entry.fragment] = each.root.hex()
+            return dataclasses.replace(member, last_claim_samples=intervals.total(each.claim), last_roots=tuple(roots))
+    return member
+
+
+def initial_state(founder: Member, tensors: OuterTensors, fragments: tuple[Fragment, ...], planned_tokens: int) -> State:
+    """S_0: the founder alone, its first lease granted, owner of everything."""
+    blocks = num_blocks(fragments[0].num_chunks)
+    return State(
+        r=0,
+        sync=0,
+        lineage="",
+        tokens=0,
+        tokens_last_sync=planned_tokens,
+        members=(dataclasses.replace(founder, last_roots=("",) * len(fragments)),),
+        leases={founder.peer: ((0, founder.announced_samples),)},
+        fresh_sample=founder.announced_samples,
+        pool=(),
+        parts=(Part(0, blocks, founder.peer),),
+        roots=tuple(fragment_roots(tensors, fragment) for fragment in fragments),
+    )

@@ -1,0 +1,156 @@
+"""The files seam: where a node's ledger stands. A disk, and a memory one that simulations can crash.
+
+Contract (tests/contracts/test_files.py): names are relative paths with '/'. `write` is atomic and durable when it
+returns; `append` is durable when it returns, and a crash inside it leaves a prefix of the data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from decentra.errors import SetupError, StateError
+
+
+class Files(Protocol):
+    """Five verbs. Raises SetupError when the disk is full or not writable."""
+
+    def read(self, name: str) -> bytes | None:
+        """The whole file; None if there is none."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the file as a whole."""
+        ...
+
+    def append(self, name: str, data: bytes) -> None:
+        """Add to the end."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files below a folder, sorted."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete the file if it is there."""
+        ...
+
+
+class DiskFiles:
+    """A directory of this machine, locked by one process."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises StateError if another process holds the directory, SetupError if it cannot be made."""
+        self.root = root
+        with _disk_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise StateError(f"{root} is in use by another process; stop it or give another --state") from error
+
+    def path(self, name: str) -> Path:
+        """Where a file stands on disk."""
+        return self.root / name
+
+    def read(self, name: str) -> bytes | None:
+        """See Files."""
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """See Files: temporary file, fsync, rename, fsync of the folder."""
+        path = self.root / name
+        temporary = path.with_name(path.name + ".tmp")
+        with _disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_durably(temporary, data, os.O_TRUNC)
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+
+    def append(self, name: str, data: bytes) -> None:
+        """See Files."""
+        path = self.root / name
+        with _disk_errors(path):
+            is_new = not path.exists()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_durably(path, data, os.O_APPEND)
+            if is_new:
+                _sync_folder(path.parent)
+
+    def names(self, folder: str) -> list[str]:
+        """See Files."""
+        root = self.root / folder
+        return sorted(str(p.relative_to(self.root)) for p in root.rglob("*") if p.is_file() and p.suffix != ".tmp")
+
+    def remove(self, name: str) -> None:
+        """See Files."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Give the directory back."""
+        os.close(self._lock)
+
+
+class MemoryFiles:
+    """Files of a simulated machine."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, bytes] = {}
+
+    def read(self, name: str) -> bytes | None:
+        """See Files."""
+        return self._files.get(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """See Files."""
+        self._files[name] = bytes(data)
+
+    def append(self, name: str, data: bytes) -> None:
+        """See Files."""
+        self._files[name] = self._files.get(name, b"") + data
+
+    def names(self, folder: str) -> list[str]:
+        """See Files."""
+        return sorted(name for name in self._files if name.startswith(folder + "/"))
+
+    def remove(self, name: str) -> None:
+        """See Files."""
+        self._files.pop(name, None)
+
+
+def _write_durably(path: Path, data: bytes, flag: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full; free some space" if error.errno == errno.ENOSPC else f"{error.strerror}; check the directory"
+        raise SetupError(f"cannot write {path}: {reason}") from error

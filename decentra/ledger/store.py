@@ -1,0 +1,277 @@
+"""What a member keeps: the log of certified entries, blobs and files by digest, snapshots, its vote and its last offer.
+
+Layout below the Files root: log.bin, vote.json, offer.json, blobs/HEX, snapshots/R/{header.json,link.json,anchor-F,momentum-F},
+files/NAME, manifest.bin. The log is append-only, each record behind its length and checksum.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from decentra.errors import StateError
+from decentra.ledger import chain
+from decentra.ledger.files import Files
+from decentra.ledger.state import OuterTensors, State, from_header
+from decentra.outer.fragments import Fragment
+from decentra.types import BLOCK_CHUNKS, FILE_BLOCK_BYTES, Digest
+
+_RECORD = struct.Struct("<QI8s")
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What this member has signed for entry r: the ballot promised, and the highest accepted with its entry.
+
+    proposed: the highest ballot it has proposed in; a restarted leader uses only a higher one.
+    """
+
+    r: int
+    promised: int = 0
+    accepted_ballot: int = -1
+    accepted_entry: bytes = b""
+    proposed: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """S_r as files name it: the header, and what links its hash to the chain."""
+
+    r: int
+    header: bytes
+    previous_hash: Digest
+    previous_entry_digest: Digest
+
+    def state_hash(self) -> Digest:
+        """h_r."""
+        return chain.next_hash(self.previous_hash, self.previous_entry_digest, chain.header_digest(self.header))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object that can be served: its bytes, the digests of its blocks, and the size of a block in bytes."""
+
+    data: bytes
+    block_digests: tuple[Digest, ...]
+    block_bytes: int
+
+
+@dataclass(slots=True)
+class Store:
+    """All verbs are synchronous; callers move them off the event loop. Raises SetupError on a full disk."""
+
+    files: Files
+    incarnation: int = 0
+    vote: Vote = field(default_factory=lambda: Vote(0))
+    _log: list[tuple[int, bytes]] = field(default_factory=list)
+    _objects: dict[Digest, tuple[str, int, bool]] = field(default_factory=dict)
+    _served: dict[Digest, StoredObject] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, files: Files, make_incarnation: Callable[[], int]) -> Store:
+        """Read what is there; an empty vote store gets a new incarnation. Raises StateError if it is damaged."""
+        store = cls(files)
+        store._open_vote(make_incarnation)
+        store._open_log()
+        for name in files.names("blobs"):
+            store._objects[bytes.fromhex(name.split("/")[1].split(".")[0])] = (name, int(name.split(".")[1]), False)
+        for r in store.snapshots():
+            store._register_snapshot(r)
+        return store
+
+    # -- the vote ---------------------------------------------------------------------------------------------------
+
+    def _open_vote(self, make_incarnation: Callable[[], int]) -> None:
+        raw = self.files.read("vote.json")
+        if raw is None:
+            self.incarnation = make_incarnation()
+            self.save_vote(self.vote)
+            return
+        try:
+            data = json.loads(raw)
+            self.incarnation = data.pop("incarnation")
+            self.vote = Vote(**{**data, "accepted_entry": bytes.fromhex(data["accepted_entry"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise StateError("vote.json is damaged; delete it to come back as a newcomer") from error
+
+    def save_vote(self, vote: Vote) -> None:
+        """Durable before it returns: only then may the answer leave."""
+        data = {**dataclasses.asdict(vote), "accepted_entry": vote.accepted_entry.hex(), "incarnation": self.incarnation}
+        self.files.write("vote.json", json.dumps(data).encode())
+        self.vote = vote
+
+    # -- this member's last offer -----------------------------------------------------------------------------------
+
+    def save_offer(self, sync: int, signed: bytes) -> None:
+        """Write down a root before its first byte leaves."""
+        self.files.write("offer.json", json.dumps({"sync": sync, "signed": signed.hex()}).encode())
+
+    def last_offer_sync(self) -> int:
+        """The sync of the last root written down; -1 if none. A restarted member sits that sync out."""
+        raw = self.files.read("offer.json")
+        return -1 if raw is None else int(json.loads(raw)["sync"])
+
+    # -- the log ----------------------------------------------------------------------------------------------------
+
+    def _open_log(self) -> None:
+        raw = self.files.read("log.bin") or b""
+        at = 0
+        while at < len(raw):
+            end_of_head = at + _RECORD.size
+            if end_of_head > len(raw):
+                break
+            r, size, checksum = _RECORD.unpack_from(raw, at)
+            payload = raw[end_of_head : end_of_head + size]
+            if len(payload) < size:
+                break
+            if chain.digest("decentra/log", r.to_bytes(8, "little"), payload)[:8] != checksum:
+                raise StateError(f"log.bin is damaged at byte {at} (entry {r}); move the state directory away and join again")
+            self._log.append((r, payload))
+            at = end_of_head + size
+        if at < len(raw):
+            self.files.write("log.bin", raw[:at])
+
+    def append(self, r: int, certified: bytes) -> None:
+        """Add E_r with its certificate."""
+        checksum = chain.digest("decentra/log", r.to_bytes(8, "little"), certified)[:8]
+        self.files.append("log.bin", _RECORD.pack(r, len(certified), checksum) + certified)
+        self._log.append((r, certified))
+
+    def entries(self, first_r: int, limit: int) -> list[tuple[int, bytes]]:
+        """(r, certified entry) from first_r on, in order, without a gap; [] where first_r is not held."""
+        if not self._log or not self._log[0][0] <= first_r <= self._log[-1][0]:
+            return []
+        start = first_r - self._log[0][0]
+        return self._log[start : start + limit]
+
+    def restart_log(self) -> None:
+        """Forget the log: a snapshot from elsewhere has replaced what it led to."""
+        self.files.write("log.bin", b"")
+        self._log.clear()
+
+    def oldest_entry(self) -> int:
+        """r of the first entry held; 0 where none is."""
+        return self._log[0][0] if self._log else 0
+
+    # -- objects by digest ------------------------------------------------------------------------------------------
+
+    def put_blob(self, data: bytes, r: int) -> Digest:
+        """Keep a blob that entry r may name; returns its digest."""
+        name_digest = object_digest(data)
+        if name_digest not in self._objects:
+            name = f"blobs/{name_digest.hex()}.{r}"
+            self.files.write(name, data)
+            self._objects[name_digest] = (name, r, False)
+        return name_digest
+
+    def has(self, name: Digest) -> bool:
+        """Whether an object is held."""
+        return name in self._objects
+
+    def blob(self, name: Digest) -> bytes:
+        """The bytes of a blob. Raises KeyError where it is not held, StateError where the disk changed it."""
+        data = self.files.read(self._objects[name][0])
+        if data is None or object_digest(data) != name:
+            raise StateError(f"blob {name.hex()[:12]} is damaged on disk; move the state directory away and join again")
+        return data
+
+    def put_file(self, name: str, data: bytes) -> Digest:
+        """Keep a file of the run (tokenizer, shards) under its name; returns its digest."""
+        self.files.write(f"files/{name}", data)
+        return self.register_file(name)
+
+    def register_file(self, name: str) -> Digest:
+        """Make a file that is already in place servable; returns its digest. Raises KeyError if it is not there."""
+        data = self.files.read(f"files/{name}")
+        if data is None:
+            raise KeyError(name)
+        name_digest = object_digest(data)
+        self._objects[name_digest] = (f"files/{name}", -1, False)
+        return name_digest
+
+    def served(self, name: Digest) -> StoredObject:
+        """An object with its block digests, for a puller; the last few are remembered. Raises KeyError."""
+        if name not in self._served:
+            path, _, is_tensor = self._objects[name]
+            data = self.files.read(path)
+            if data is None:
+                raise KeyError(name.hex())
+            block_bytes = BLOCK_CHUNKS * chain.CHUNK_BYTES if is_tensor else FILE_BLOCK_BYTES
+            kind = chain.tensor_block if is_tensor else chain.bytes_block
+            while len(self._served) >= 8:
+                self._served.pop(next(iter(self._served)))
+            self._served[name] = StoredObject(data, tuple(kind(b) for b in chain.split_blocks(data, block_bytes)), block_bytes)
+        return self._served[name]
+
+    # -- snapshots --------------------------------------------------------------------------------------------------
+
+    def snapshots(self) -> list[int]:
+        """r of every snapshot kept, oldest first. The link is written last, so it marks a whole one."""
+        return sorted(int(name.split("/")[1]) for name in self.files.names("snapshots") if name.endswith("link.json"))
+
+    def save_snapshot(self, snapshot: Snapshot, tensors: OuterTensors, fragments: Iterable[Fragment]) -> None:
+        """Keep S_r."""
+        folder = f"snapshots/{snapshot.r}"
+        for fragment in fragments:
+            where = fragment.elements
+            self.files.write(f"{folder}/anchor-{fragment.index}", _tensor_bytes(tensors.anchor[where]))
+            self.files.write(f"{folder}/momentum-{fragment.index}", _tensor_bytes(tensors.momentum[where]))
+        self.files.write(f"{folder}/header.json", snapshot.header)
+        link = {"hash": snapshot.previous_hash.hex(), "entry": snapshot.previous_entry_digest.hex()}
+        self.files.write(f"{folder}/link.json", json.dumps(link).encode())
+        self._register_snapshot(snapshot.r)
+
+    def snapshot(self, r: int) -> Snapshot:
+        """The header and link of a kept snapshot."""
+        header, link = self.files.read(f"snapshots/{r}/header.json"), self.files.read(f"snapshots/{r}/link.json")
+        if header is None or link is None:
+            raise StateError(f"snapshot {r} is not there")
+        raw = json.loads(link)
+        return Snapshot(r, header, bytes.fromhex(raw["hash"]), bytes.fromhex(raw["entry"]))
+
+    def load_tensors(self, r: int, tensors: OuterTensors, fragments: Iterable[Fragment]) -> State:
+        """Fill `tensors` from a snapshot. Raises StateError where the bytes are not those that its header names."""
+        state = from_header(self.snapshot(r).header)
+        for fragment in fragments:
+            for kind, flat, root in zip(("anchor", "momentum"), (tensors.anchor, tensors.momentum), state.roots[fragment.index], strict=True):
+                data = self.files.read(f"snapshots/{r}/{kind}-{fragment.index}") or b""
+                array = np.frombuffer(data, dtype="<f4")
+                if chain.tensor_root(array).hex() != root:
+                    raise StateError(f"snapshot {r} is damaged ({kind}); move the state directory away and join again")
+                flat[fragment.elements].copy_(torch.from_numpy(array.copy()))
+        return state
+
+    def _register_snapshot(self, r: int) -> None:
+        for index, roots in enumerate(from_header(self.snapshot(r).header).roots):
+            for kind, root in zip(("anchor", "momentum"), roots, strict=True):
+                self._objects[bytes.fromhex(root)] = (f"snapshots/{r}/{kind}-{index}", r, True)
+
+    def prune(self, keep_snapshots: int) -> None:
+        """Keep the last `keep_snapshots` snapshots and the blobs since the older of them."""
+        kept = self.snapshots()[-keep_snapshots:]
+        if not kept:
+            return
+        for name in self.files.names("snapshots"):
+            if int(name.split("/")[1]) < kept[0]:
+                self.files.remove(name)
+        for name_digest, (path, r, _) in list(self._objects.items()):
+            if 0 <= r < kept[0]:
+                if path.startswith("blobs/"):
+                    self.files.remove(path)
+                self._objects.pop(name_digest)
+                self._served.pop(name_digest, None)
+
+
+def object_digest(data: bytes | memoryview) -> Digest:
+    """Digest of a file or blob: the tree over its 1 MiB blocks."""
+    return chain.tree([chain.bytes_block(block) for block in chain.split_blocks(data, FILE_BLOCK_BYTES)])
+
+
+def _tensor_bytes(flat: torch.Tensor) -> bytes:
+    return flat.numpy().astype("<f4", copy=False).tobytes()

@@ -1,0 +1,184 @@
+"""Getting a state: say hello, fetch the run's files and a snapshot from several donors, replay what came after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from decentra.errors import PeerError, PeerFault, PeerUnreachable, RefusedError, StateError
+from decentra.ledger import chain
+from decentra.ledger.apply import apply, first_hash, state_after
+from decentra.ledger.entry import Entry
+from decentra.ledger.golden import GOLDEN
+from decentra.ledger.state import OuterTensors, State, from_header
+from decentra.ledger.store import Snapshot, Store, object_digest
+from decentra.rounds import records
+from decentra.rounds.fetch import pull_object
+from decentra.rounds.ports import MakeMachine, Ports, Run, manifest_digest, read_manifest, run_id_of
+from decentra.transport.base import Transport
+from decentra.types import CHUNK_ELEMENTS, PROTOCOL_VERSION, Digest, PeerId
+from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
+
+if TYPE_CHECKING:
+    from decentra.rounds.member import Member
+
+CALL_TIMEOUT_S = 15.0
+IDLE_TIMEOUT_S = 20.0
+ENTRIES_A_QUERY = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A state and its hash."""
+
+    state: State
+    state_hash: Digest
+
+
+async def call(transport: Transport, run_id: bytes, peer: PeerId, request: rounds_pb2.Request) -> rounds_pb2.Reply:
+    """One control message of a node that is not a member yet. Raises PeerError."""
+    request.run_id = run_id
+    return rounds_pb2.Reply.FromString(await transport.call(peer, request.SerializeToString(), CALL_TIMEOUT_S))
+
+
+async def fetch_files(ports: Ports, run: Run, donors: Sequence[PeerId]) -> int:
+    """Hold every file of the run; what is there with the right digest is not fetched. Returns bytes fetched."""
+    fetched = 0
+    for name, wanted, size in run.files:
+        try:
+            if await ports.run_blocking(ports.store.register_file, name) == wanted:
+                continue
+        except KeyError:
+            pass
+        ports.note(f"fetching {name}, {size / 1e6:.1f} MB, from {len(donors)} donors")
+        data = await pull_object(ports.transport, run.run_id, donors, wanted, size, False, IDLE_TIMEOUT_S)
+        if object_digest(data) != wanted:
+            raise PeerFault(donors[0], f"file {name} does not have the digest of the manifest")
+        await ports.run_blocking(ports.store.put_file, name, data)
+        fetched += size
+    return fetched
+
+
+async def fetch_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donors: Sequence[PeerId]) -> Reached:
+    """Fill `tensors` with the newest snapshot that donors offer, each giving a share of the blocks. Raises PeerError."""
+    heads = await _heads(ports, run, donors)
+    holding = [peer for peer, head in heads.items() if head.HasField("snapshot")]
+    if not holding:
+        raise PeerUnreachable(donors[0] if donors else "nobody", "no member offers a snapshot")
+    newest = max(heads[peer].snapshot.r for peer in holding)
+    holding = [peer for peer in holding if heads[peer].snapshot.r == newest]
+    snapshot = records.of_snapshot(heads[holding[0]].snapshot)
+    holding = [peer for peer in holding if records.of_snapshot(heads[peer].snapshot) == snapshot]
+    state = from_header(snapshot.header)
+    for fragment in run.machine.fragments:
+        for flat, root in zip((tensors.anchor, tensors.momentum), state.roots[fragment.index], strict=True):
+            size = fragment.num_chunks * CHUNK_ELEMENTS * 4
+            ports.note(f"fetching the snapshot of entry {newest}, {size / 1e6:.1f} MB, from {len(holding)} donors")
+            data = await pull_object(ports.transport, run.run_id, holding, bytes.fromhex(root), size, True, IDLE_TIMEOUT_S)
+            flat[fragment.elements].copy_(torch.from_numpy(np.frombuffer(bytearray(data), dtype="<f4")))
+    await ports.run_blocking(ports.store.restart_log)
+    await ports.run_blocking(ports.store.save_snapshot, snapshot, tensors, run.machine.fragments)
+    return Reached(state, snapshot.state_hash())
+
+
+async def _heads(ports: Ports, run: Run, donors: Sequence[PeerId]) -> dict[PeerId, state_pb2.Head]:
+    heads = {}
+    for peer in donors:
+        try:
+            request = rounds_pb2.Request(head=state_pb2.HeadQuery(with_snapshot=True))
+            heads[peer] = (await call(ports.transport, run.run_id, peer, request)).head
+        except PeerError as error:
+            ports.note(f"asking for a snapshot: {error}")
+    return heads
+
+
+async def replay(member: Member, donor: PeerId) -> None:
+    """Take the entries this member lacks from a donor, one after another. Raises PeerError.
+
+    Where the donor no longer holds the next one, the newest snapshot is taken instead.
+    """
+    while True:
+        query = state_pb2.EntriesQuery(first_r=member.state.r, limit=ENTRIES_A_QUERY)
+        reply = await member.call(donor, rounds_pb2.Request(entries=query), member.silence_s())
+        if not reply.entries.entries:
+            head = (await member.call(donor, rounds_pb2.Request(head=state_pb2.HeadQuery()), member.silence_s())).head
+            if head.r > member.state.r:
+                donors = [donor, *(m.peer for m in head.view if m.peer not in (donor, member.peer))]
+                await member.adopt(await fetch_snapshot(member.ports, member.run, member.tensors, donors))
+                continue
+            return
+        for certified in reply.entries.entries:
+            try:
+                await member.commit(certified.SerializeToString(), donor)
+            except ValueError as error:
+                raise PeerFault(donor, f"its entry {member.state.r} does not hold: {error}") from error
+
+
+# -- from this node's own disk ------------------------------------------------------------------------------------------
+
+
+def restore(store: Store, run: Run, tensors: OuterTensors, to_r: int | None = None, from_r: int | None = None) -> Reached:
+    """The state that a store holds: a snapshot, and the log behind it. Pure but for reading; tensors are filled.
+
+    to_r: stop there (default: the end of the log). from_r: the snapshot to start from (default: the newest that serves).
+    Raises StateError where the store does not reach that far or an entry does not follow.
+    """
+    kept = [r for r in store.snapshots() if to_r is None or r <= to_r]
+    if from_r is not None:
+        kept = [r for r in kept if r <= from_r]
+    if not kept:
+        raise StateError(f"no snapshot at or before entry {to_r}; the oldest kept is {min(store.snapshots(), default='none')}")
+    snapshot = store.snapshot(kept[-1])
+    if snapshot.r == 0 and snapshot.state_hash() != _first(run, snapshot):
+        raise StateError("the first snapshot is not the one the manifest names")
+    state, state_hash = store.load_tensors(snapshot.r, tensors, run.machine.fragments), snapshot.state_hash()
+    while to_r is None or state.r < to_r:
+        found = store.entries(state.r, 1)
+        if not found:
+            break
+        message = swarm_pb2.CertifiedEntry.FromString(found[0][1])
+        entry: Entry = records.parse_entry(message.entry)
+        if entry.state_hash != state_hash:
+            raise StateError(f"entry {entry.r} stands on {entry.state_hash.hex()[:12]}, the replay is at {state_hash.hex()[:12]}")
+        state = apply(run.machine, state, tensors, entry, store.blob)
+        state_hash = state_after(state_hash, message.entry, state)
+    if to_r is not None and state.r != to_r:
+        raise StateError(f"the log ends at entry {state.r}, before {to_r}")
+    return Reached(state, state_hash)
+
+
+def _first(run: Run, snapshot: Snapshot) -> Digest:
+    payload = swarm_pb2.Signed.FromString(run.manifest).payload
+    if chain.header_digest(snapshot.header) != run.initial_header_digest:
+        return b""
+    return first_hash(manifest_digest(payload), from_header(snapshot.header))
+
+
+# -- first words --------------------------------------------------------------------------------------------------------
+
+
+async def greet(ports: Ports, run_id: bytes, token: bytes, record: bytes, peers: Sequence[PeerId], make_machine: MakeMachine) -> tuple[Run, list[PeerId]]:
+    """Say hello until somebody answers: (the run, by its verified manifest; peers that may give state).
+
+    Raises RefusedError with the swarm's reason, PeerUnreachable where nobody answers.
+    """
+    hello = rounds_pb2.Hello(protocol_version=PROTOCOL_VERSION, golden_digest=GOLDEN, token=token, record=record)
+    last: PeerError = PeerUnreachable("nobody", "no peer of the swarm is known")
+    for peer in peers:
+        try:
+            welcome = (await call(ports.transport, run_id, peer, rounds_pb2.Request(hello=hello))).welcome
+        except PeerFault as error:
+            raise RefusedError(f"the swarm refused this node: {error.reason}") from error
+        except PeerError as error:
+            ports.note(f"saying hello: {error}")
+            last = error
+            continue
+        payload = swarm_pb2.Signed.FromString(welcome.manifest).payload
+        if run_id_of(payload) != run_id:
+            raise RefusedError(f"{peer[:8]} sent the manifest of another run; ask for a new join string")
+        return read_manifest(welcome.manifest, ports.verifier, make_machine), [peer, *(p for p in peers if p != peer)]
+    raise last

@@ -1,0 +1,158 @@
+"""The contributor: train a slot, encode the pseudo-gradient, write its root down, offer it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+
+from decentra.codec.base import NotFiniteError, encode
+from decentra.ledger import intervals
+from decentra.ledger.chain import digest
+from decentra.outer.fragments import fragment_of_sync
+from decentra.outer.pseudograd import pseudo_gradient
+from decentra.rounds import records
+from decentra.rounds.offers import Offer
+from decentra.rounds.parts import HeldContribution, cut, own_contribution
+from decentra.types import Digest, SlotPlan, SlotResult
+from decentra.wire.v1 import rounds_pb2
+
+if TYPE_CHECKING:
+    from decentra.rounds.member import Member
+
+
+async def train_slots(member: Member) -> None:
+    """Train for each due sync, from the agreed anchor, and offer the result; until cancelled."""
+    while True:
+        while not may_train(member):
+            await member.changed.wait(1.0)
+        plan = make_plan(member)
+        member.marks.setdefault("slot", member.now())
+        result = await _train(member, plan)
+        if result is not None and result.num_samples > 0:
+            member.mark("trained")
+            await offer(member, result)
+        while member.state.sync == plan.sync and not member.is_done():
+            await member.changed.wait(1.0)
+
+
+def may_train(member: Member) -> bool:
+    """Whether this member may take inner steps for the due sync."""
+    state = member.state
+    if member.is_done() or member.leaving or not member.in_view() or not state.started(member.run.config.start_members):
+        return False
+    if member.peer not in state.expected() or sits_out(member):
+        return False
+    return bool(intervals.total(state.leases.get(member.peer, ())))
+
+
+def sits_out(member: Member) -> bool:
+    """Whether a root for the due sync was written down before, so its bytes may have left: this sync is skipped."""
+    return member.own is None and member.ports.store.last_offer_sync() >= member.state.sync
+
+
+def make_plan(member: Member) -> SlotPlan:
+    """The slot for the due sync: H steps from the front of the lease; one member, drawn by the state, evaluates."""
+    state = member.state
+    evaluator = min(state.expected(), key=lambda peer: digest("decentra/evaluate", member.hash, peer.encode()))
+    return SlotPlan(
+        sync=state.sync,
+        lease=state.leases.get(member.peer, ()),
+        num_steps=member.run.config.outer.inner_steps,
+        tokens_committed=state.tokens,
+        tokens_last_sync=state.tokens_last_sync,
+        evaluate=evaluator == member.peer,
+    )
+
+
+async def _train(member: Member, plan: SlotPlan) -> SlotResult | None:
+    """The slot's result; None where the swarm went on without it, or this node left the view, before it was done."""
+    start = member.now()
+    task = asyncio.ensure_future(member.ports.trainer.train(plan))
+    try:
+        while not task.done():
+            wake = asyncio.ensure_future(member.changed.wait(1.0))
+            await asyncio.wait({task, wake}, return_when=asyncio.FIRST_COMPLETED)
+            wake.cancel()
+            if member.state.sync != plan.sync or not member.in_view() or member.is_done():
+                return None
+        result = task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        member.trained_s += member.now() - start
+    member.compute_s += result.compute_s
+    member.train_loss[plan.sync] = result.loss
+    if result.heldout_loss is not None:
+        member.heldout_loss[plan.sync] = result.heldout_loss
+    return result
+
+
+async def offer(member: Member, result: SlotResult) -> None:
+    """Encode, write the root down, tell every member. Nothing happens where the pseudo-gradient is not finite."""
+    state, machine = member.state, member.run.machine
+    fragment = machine.fragments[fragment_of_sync(result.sync, len(machine.fragments))]
+    try:
+        packed, norm = await member.ports.run_blocking(_encode, member, fragment.elements)
+    except NotFiniteError as error:
+        name = member.run.layout.tensor_of_chunk(fragment.first_chunk + error.chunk)
+        member.ports.note(f"sync {result.sync}: the pseudo-gradient of {name} holds NaN or infinity; this node sits the sync out")
+        await member.ports.run_blocking(member.ports.store.save_offer, result.sync, b"")
+        return
+    blocks, digests, blocks_digest = await member.ports.run_blocking(_cut, packed)
+    fragments = len(machine.fragments)
+    blank = Offer(
+        signed=b"",
+        root=b"",
+        sync=result.sync,
+        fragment=fragment.index,
+        sender=member.peer,
+        incarnation=member.me.incarnation,
+        base_sync=result.sync - fragments if result.sync >= fragments else -1,
+        weight_tokens=result.num_tokens,
+        num_steps=result.num_steps,
+        claim=intervals.split(state.leases[member.peer], result.num_samples)[0],
+        codec=machine.up,
+        num_chunks=fragment.num_chunks,
+        blocks_digest=blocks_digest,
+        lineage=state.lineage,
+    )
+    payload = records.contribution_payload(blank, member.run.run_id, norm)
+    signed = member.ports.signer.sign(records.DOMAIN_OFFER, payload)
+    await member.ports.run_blocking(member.ports.store.save_offer, result.sync, signed)
+    if member.state.sync != result.sync:
+        return
+    made = dataclasses.replace(blank, signed=signed, root=records.root_of(payload))
+    member.parts.held[made.root] = HeldContribution(made, digests, blocks)
+    member.own = made
+    member.book.add(made)
+    member.mark("offered")
+    member.marks["last_offer"] = member.now()
+    member.wait("the offers of others")
+    member.changed.notify()
+    request = rounds_pb2.Request(offer=rounds_pb2.Offer(contribution=records.to_signed(signed)))
+    for peer in state.peers():
+        if peer != member.peer:
+            member.spawn(_tell(member, peer, request))
+
+
+async def _tell(member: Member, peer: str, request: rounds_pb2.Request) -> None:
+    mine = rounds_pb2.Request()
+    mine.CopyFrom(request)
+    await member.call(peer, mine, member.silence_s())
+
+
+def _encode(member: Member, where: slice) -> tuple[torch.Tensor, float]:
+    anchor = member.tensors.anchor[where]
+    delta = torch.empty_like(anchor)
+    pseudo_gradient(anchor, member.ports.trainer.local[where], delta)
+    return encode(member.run.machine.codecs[member.run.machine.up], delta), float(delta.norm())
+
+
+def _cut(packed: torch.Tensor) -> tuple[dict[int, bytes], tuple[Digest, ...], Digest]:
+    blocks = cut(packed)
+    digests, root = own_contribution(blocks)
+    return dict(enumerate(blocks)), digests, root

@@ -1,0 +1,85 @@
+"""From the first round to the last: agree on entry after entry, beside training, pulling and looking around."""
+
+from __future__ import annotations
+
+import asyncio
+
+from decentra.errors import PeerError
+from decentra.rounds import catchup, contribute, exchange, lead
+from decentra.rounds.member import Member
+from decentra.rounds.ports import meet
+from decentra.rounds.view import leader_order
+
+CONTACTS_PERIOD_S = 10.0
+SPEAK_UP_AFTER_S = 5.0
+GOODBYE_S = 5.0
+
+
+async def live(member: Member) -> None:
+    """Take part until the run ends, this node has left, or the task is cancelled."""
+    async with asyncio.TaskGroup() as tasks:
+        member.tasks = tasks
+        helpers = [
+            tasks.create_task(contribute.train_slots(member)),
+            tasks.create_task(exchange.pull_parts(member)),
+            tasks.create_task(_refresh_contacts(member)),
+            tasks.create_task(_speak_up(member)),
+        ]
+        await _run_rounds(member)
+        member.tasks = None
+        for helper in helpers:
+            helper.cancel()
+        await _pass_on(member)
+        for task in list(member.aside):
+            task.cancel()
+
+
+async def _run_rounds(member: Member) -> None:
+    while not member.is_done():
+        if member.behind is not None:
+            donor, member.behind = member.behind, None
+            try:
+                await catchup.replay(member, donor)
+            except PeerError as error:
+                member.ports.note(f"catching up: {error}")
+                await member.changed.wait(member.period_s())
+            continue
+        order = leader_order(member.hash, member.state.members)
+        leader = order[member.attempt % len(order)]
+        if leader == member.peer and member.in_view():
+            await lead.lead(member, member.attempt)
+        else:
+            await exchange.follow(member, leader, member.attempt)
+
+
+async def _pass_on(member: Member) -> None:
+    """See that the view holds the last certificate before going; 5 s without progress and this node goes anyway."""
+    others = [p for p in member.state.peers() if p != member.peer]
+    if not member.last_certified or not others:
+        return
+    member.wait("the others to hold the last certificate")
+    try:
+        async with asyncio.timeout(GOODBYE_S):
+            await exchange.pass_certificate(member, member.last_certified, others)
+    except TimeoutError:
+        pass
+
+
+async def _refresh_contacts(member: Member) -> None:
+    """Keep learning how to dial peers from the directory."""
+    while True:
+        await meet(member.ports, member.run.run_id)
+        await asyncio.sleep(CONTACTS_PERIOD_S)
+
+
+async def _speak_up(member: Member) -> None:
+    """Nothing waits silently: after 5 s say for whom and in which phase, then ever more rarely."""
+    said, gap = "", SPEAK_UP_AFTER_S
+    while True:
+        await asyncio.sleep(1.0)
+        waited = member.now() - member.waiting_since_s
+        if member.waiting_for != said:
+            gap = SPEAK_UP_AFTER_S
+        if waited >= gap:
+            member.ports.note(f"entry {member.state.r}, sync {member.state.sync}: waiting for {member.waiting_for} since {waited:.0f} s")
+            said, gap = member.waiting_for, 2 * waited

@@ -1,0 +1,91 @@
+"""Offers: which contributions are known, held, and may be closed over. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from decentra.ledger import intervals
+from decentra.ledger.state import Part, State
+from decentra.types import Digest, Intervals, PeerId
+
+STRAGGLER_RATIO = 1.0
+"""Once half have offered, the rest gets this much of the time that half took."""
+
+STRAGGLER_FLOOR_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A contribution's name and what it claims. signed: the bytes its sender signed; root: their payload's digest."""
+
+    signed: bytes
+    root: Digest
+    sync: int
+    fragment: int
+    sender: PeerId
+    incarnation: int
+    base_sync: int
+    weight_tokens: int
+    num_steps: int
+    claim: Intervals
+    codec: str
+    num_chunks: int
+    blocks_digest: Digest
+    lineage: str
+
+
+def offer_fault(offer: Offer, state: State, num_fragments: int, num_chunks: int, codec: str) -> str:
+    """Why an offer cannot be counted in the due sync of `state`; "" where it can."""
+    member = state.member(offer.sender)
+    base = offer.sync - num_fragments if offer.sync >= num_fragments else -1
+    checks = (
+        (member is None, "the sender is not in the view"),
+        (member is not None and member.incarnation != offer.incarnation, "it comes from another incarnation of the sender"),
+        (offer.sync != state.sync, f"it is for sync {offer.sync}, due is {state.sync}"),
+        (offer.lineage != state.lineage, "it is of another lineage"),
+        (offer.fragment != offer.sync % num_fragments, f"fragment {offer.fragment} is not due"),
+        (offer.base_sync != base, f"its base is sync {offer.base_sync}, not {base}"),
+        (offer.codec != codec or offer.num_chunks != num_chunks, f"it is {offer.num_chunks} chunks of {offer.codec}, not {num_chunks} of {codec}"),
+        (not 0 < offer.weight_tokens < 1 << 48 or offer.num_steps < 1, f"its weight {offer.weight_tokens} is impossible"),
+        (not intervals.is_prefix(offer.claim, state.leases.get(offer.sender, ())), "its claim is not a prefix of its lease"),
+    )
+    return next((reason for fails, reason in checks if fails), "")
+
+
+@dataclass(slots=True)
+class OfferBook:
+    """Offers of the due sync by sender. It stays valid across entries without contributions and across leaders."""
+
+    sync: int = 0
+    offers: dict[PeerId, Offer] = field(default_factory=dict)
+
+    def turn(self, sync: int) -> None:
+        """Forget offers of earlier syncs."""
+        if sync != self.sync:
+            self.sync, self.offers = sync, {}
+
+    def add(self, offer: Offer) -> str:
+        """Note an offer that has no fault. Returns why it is refused, "" where it is noted or known."""
+        known = self.offers.get(offer.sender)
+        if known is not None and known.root != offer.root:
+            return f"a second root of {offer.sender[:8]} for sync {offer.sync}"
+        self.offers.setdefault(offer.sender, offer)
+        return ""
+
+
+def held_everywhere(offers: Mapping[PeerId, Offer], parts: Sequence[Part], held: Mapping[PeerId, Collection[Digest]]) -> list[Offer]:
+    """Offers whose blocks every owner of the map holds, ordered by sender."""
+    owners = {part.owner for part in parts}
+    return [offers[s] for s in sorted(offers) if all(offers[s].root in held.get(owner, ()) for owner in owners)]
+
+
+def close_deadline_s(round_start_s: float, half_offered_s: float, attempt: int) -> float:
+    """When the leader stops waiting for stragglers: a fixed ratio of what the first half took, doubled by attempts."""
+    wait = max(STRAGGLER_FLOOR_S, STRAGGLER_RATIO * (half_offered_s - round_start_s))
+    return half_offered_s + wait * 2 ** min(attempt, 4)
+
+
+def half_offered(expected: Collection[PeerId], offered: Collection[PeerId]) -> bool:
+    """Whether at least half of the members waited for have offered."""
+    return 2 * len(set(offered) & set(expected)) >= len(set(expected))

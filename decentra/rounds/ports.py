@@ -1,0 +1,169 @@
+"""What a member needs from outside: everything that is not the protocol is injected here, so it can be simulated."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from decentra.config import RunConfig, run_from_bytes
+from decentra.directory.base import Directory
+from decentra.ledger.apply import Machine
+from decentra.ledger.chain import digest
+from decentra.ledger.store import Store
+from decentra.outer.layout import Layout, Slot
+from decentra.rounds.records import DOMAIN_MANIFEST, DOMAIN_RECORD
+from decentra.seams import Signer, Verifier
+from decentra.transport.base import Contact, Transport
+from decentra.types import Digest, PeerId, SlotPlan, SlotResult
+from decentra.wire.v1 import swarm_pb2
+
+T = TypeVar("T")
+
+MakeMachine = Callable[[RunConfig, Layout], Machine]
+"""How a run's config becomes objects; build gives it."""
+
+
+class TrainerPort(Protocol):
+    """The local trainer as the member sees it. `local` holds its parameters once a slot is done."""
+
+    local: torch.Tensor
+    """(num_elements,) fp32, canonical layout; written by the trainer before `train` returns."""
+
+    async def train(self, plan: SlotPlan) -> SlotResult:
+        """Load the anchor, take the slot's inner steps, store the local parameters. Cancelling abandons the slot."""
+        ...
+
+    def progress(self) -> tuple[int, int]:
+        """(steps done, steps planned) of the running slot; (0, 0) outside one."""
+        ...
+
+
+class RunBlocking(Protocol):
+    """Runs work that would hold the event loop: a thread in nodes, a direct call charged in virtual time elsewhere."""
+
+    def __call__(self, work: Callable[..., T], *arguments: Any) -> Awaitable[T]:
+        """The result of `work(*arguments)`."""
+        ...
+
+
+@dataclass(slots=True)
+class Ports:
+    """Everything a member is given. `note` takes one line for people: what is waited for, who left, what was refused."""
+
+    transport: Transport
+    directory: Directory
+    store: Store
+    signer: Signer
+    verifier: Verifier
+    trainer: TrainerPort
+    run_blocking: RunBlocking
+    rng: random.Random
+    note: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the signed manifest says, read once."""
+
+    run_id: bytes
+    manifest: bytes
+    config: RunConfig
+    layout: Layout
+    machine: Machine
+    founder: PeerId
+    files: tuple[tuple[str, Digest, int], ...]
+    initial_header_digest: Digest
+    golden_digest: Digest
+    num_samples: int
+    protocol_version: int
+    token_digest: bytes
+
+    @property
+    def announced_samples(self) -> int:
+        """Samples a member expects to train a sync."""
+        return self.config.outer.inner_steps * self.config.inner.batch_samples
+
+    def is_done(self, sync: int, tokens: int) -> bool:
+        """Whether the run ends at this state."""
+        config = self.config
+        return bool(config.stop_syncs and sync >= config.stop_syncs) or bool(config.stop_tokens and tokens >= config.stop_tokens)
+
+
+def run_id_of(manifest: bytes) -> bytes:
+    """16 bytes that name a run: from the digest of its (unsigned) manifest."""
+    return manifest_digest(manifest)[:16]
+
+
+def manifest_digest(manifest: bytes) -> Digest:
+    """What h_0 starts from."""
+    return digest("decentra/manifest", manifest)
+
+
+def read_manifest(signed: bytes, verifier: Verifier, make_machine: MakeMachine) -> Run:
+    """Verify and read a signed manifest. Raises ValueError."""
+    founder, payload = verifier.open(DOMAIN_MANIFEST, signed)
+    m = swarm_pb2.Manifest()
+    m.ParseFromString(payload)
+    config = run_from_bytes(m.run_config)
+    layout = Layout(tuple(Slot(t.name, tuple(t.shape), t.offset) for t in m.layout))
+    return Run(
+        run_id=run_id_of(payload),
+        manifest=signed,
+        config=config,
+        layout=layout,
+        machine=make_machine(config, layout),
+        founder=founder,
+        files=tuple((f.name, f.digest, f.size_bytes) for f in m.files),
+        initial_header_digest=m.initial_header_digest,
+        golden_digest=m.golden_digest,
+        num_samples=m.num_samples,
+        protocol_version=m.protocol_version,
+        token_digest=m.token_digest,
+    )
+
+
+def learn_record(ports: Ports, run_id: bytes, signed: bytes) -> swarm_pb2.Record:
+    """Verify a directory record of this run and learn how to dial its peer. Raises ValueError."""
+    peer, payload = ports.verifier.open(DOMAIN_RECORD, signed)
+    record = swarm_pb2.Record.FromString(payload)
+    if record.peer != peer or record.run_id != run_id:
+        raise ValueError(f"a record of {record.peer[:8]} is signed by {peer[:8]} or is for another run")
+    if peer != ports.signer.peer:
+        ports.transport.connect(Contact(peer, tuple(record.endpoints), record.server_certificate))
+    return record
+
+
+async def meet(ports: Ports, run_id: bytes) -> list[PeerId]:
+    """Peers of the run that the directory knows and this node can now dial, itself left out."""
+    found = []
+    for signed in (await ports.directory.records()).values():
+        try:
+            found.append(learn_record(ports, run_id, signed).peer)
+        except ValueError as error:
+            ports.note(f"a directory record is refused: {error}")
+    return [peer for peer in found if peer != ports.signer.peer]
+
+
+class Changed:
+    """Wakes whoever waits for any change of a member."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        """Something changed."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return at the next change or after `timeout_s`."""
+        try:
+            async with asyncio.timeout(max(0.0, timeout_s)):
+                await self._event.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,84 @@
+"""validate(S_r, E_r): whether a member may sign an entry. Pure; blobs are checked apart, by holding them."""
+
+from __future__ import annotations
+
+from decentra.codec.base import num_blocks
+from decentra.ledger.apply import Machine
+from decentra.ledger.entry import Entry
+from decentra.ledger.state import Member, State, next_members
+from decentra.rounds import leases
+from decentra.rounds.reduction import tiles
+from decentra.rounds.view import next_view_stands, overdue
+from decentra.types import Digest
+
+
+def entry_fault(run_id: bytes, machine: Machine, state: State, state_hash: Digest, entry: Entry) -> str:
+    """Why this entry may not follow this state; "" where it may."""
+    if entry.state_hash != state_hash:
+        return f"it stands on state {entry.state_hash.hex()[:12]}, this member on {state_hash.hex()[:12]}"
+    if (entry.run_id, entry.lineage, entry.r) != (run_id, state.lineage, state.r):
+        return f"it is entry {entry.r} of another run or lineage, or not entry {state.r}"
+    return _sync_fault(machine, state, entry) or _view_fault(machine, state, entry)
+
+
+def _sync_fault(machine: Machine, state: State, entry: Entry) -> str:
+    if entry.sync is None:
+        return "an entry without sync counts contributions" if entry.counted or entry.sums else ""
+    fragments = len(machine.fragments)
+    base = state.sync - fragments if state.sync >= fragments else -1
+    if entry.sync != state.sync or entry.fragment != state.sync % fragments:
+        return f"it counts sync {entry.sync} of fragment {entry.fragment}, due is {state.sync}"
+    if not state.started(machine.start_members):
+        return f"sync 0 is held back until {machine.start_members} members are there"
+    senders = [c.sender for c in entry.counted]
+    if not senders or senders != sorted(set(senders)):
+        return "its contributions are none, doubled or out of order"
+    for each in entry.counted:
+        member = state.member(each.sender)
+        if member is None or member.incarnation != each.incarnation:
+            return f"{each.sender[:8]} is not in the view with this incarnation"
+        if not 0 < each.weight_tokens < 1 << 48 or each.base_sync != base:
+            return f"{each.sender[:8]} weighs {each.weight_tokens} on base {each.base_sync}"
+    for total in entry.sums:
+        if total.codec not in machine.codecs or not total.terms:
+            return f"a sum uses codec {total.codec!r} or has no terms"
+    blocks = num_blocks(machine.fragments[entry.fragment].num_chunks)
+    at = 0
+    for total in entry.sums:
+        if total.first_block != at or total.num_blocks < 1:
+            return "its sums do not tile the fragment"
+        at += total.num_blocks
+    return "" if at == blocks else f"its sums cover {at} of {blocks} blocks"
+
+
+def _view_fault(machine: Machine, state: State, entry: Entry) -> str:
+    newcomers = {m.peer for m in entry.admitted}
+    present = set(state.peers())
+    late = overdue(state, entry.heard, entry.sync is not None)
+    if len(newcomers) != len(entry.admitted) or newcomers & (present - set(entry.removed)):
+        return "it admits a member twice"
+    if not set(entry.removed) <= present or len(set(entry.removed)) != len(entry.removed):
+        return "it removes who is not there"
+    if not set(late) <= set(entry.removed):
+        return "it keeps a member unheard for three syncs"
+    for peer in entry.removed:
+        if peer not in late and peer not in entry.heard and peer not in newcomers:
+            return f"it removes {peer[:8]}, which neither left nor was unheard for three syncs"
+    if not set(entry.heard) <= present:
+        return "it hears who is not in the view"
+    members = next_members(state, entry.sync is not None, entry.heard, entry.removed, entry.admitted, machine.start_members)
+    if not next_view_stands(members, entry.heard, newcomers):
+        return "the members it hears are no quorum of the next view, or none can be dialled"
+    return _map_fault(machine, state, entry, members)
+
+
+def _map_fault(machine: Machine, state: State, entry: Entry, members: tuple[Member, ...]) -> str:
+    next_sync = state.sync + (entry.sync is not None)
+    blocks = num_blocks(machine.fragments[next_sync % len(machine.fragments)].num_chunks)
+    dialable = {m.peer for m in members if m.dialable}
+    if not tiles(entry.next_parts, blocks) or not {p.owner for p in entry.next_parts} <= dialable:
+        return "its map does not tile the next fragment, or names an owner that cannot be dialled"
+    rule = leases.settle(state, entry.transition().claims, entry.removed, members)
+    if rule.returned != entry.returned or rule.granted != entry.granted:
+        return "its returns or grants are not what the lease rule gives"
+    return ""

@@ -1,0 +1,50 @@
+"""Views: quorums, the order of leaders, which next views are valid. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from decentra.ledger.chain import digest
+from decentra.ledger.state import UNHEARD_SYNCS_TO_REMOVE, Member, State
+from decentra.types import Digest, PeerId
+
+
+def is_quorum(members: Sequence[Member], peers: Collection[PeerId]) -> bool:
+    """More than half of the view, or exactly half including its oldest member."""
+    present = sum(1 for m in members if m.peer in peers)
+    if 2 * present > len(members):
+        return True
+    return bool(members) and 2 * present == len(members) and members[0].peer in peers
+
+
+def leader_order(state_hash: Digest, members: Sequence[Member]) -> tuple[PeerId, ...]:
+    """The order in which members lead the attempts of a round: seeded by h_r, members that can be dialled only."""
+    dialable = [m.peer for m in members if m.dialable]
+    return tuple(sorted(dialable, key=lambda peer: digest("decentra/leader", state_hash, peer.encode())))
+
+
+def overdue(state: State, heard: Collection[PeerId], is_sync: bool) -> tuple[PeerId, ...]:
+    """Members to remove: unheard for three syncs, this one included."""
+    if not is_sync:
+        return ()
+    return tuple(m.peer for m in state.members if m.peer not in heard and m.unheard_syncs + 1 >= UNHEARD_SYNCS_TO_REMOVE)
+
+
+def next_view_stands(members: Sequence[Member], heard: Collection[PeerId], newcomers: Collection[PeerId]) -> bool:
+    """Whether the members known to be alive can go on in this next view: they form its quorum and one can be dialled.
+
+    members: of the next view. heard: members of the present view that answered this attempt. newcomers: admitted now.
+    """
+    staying = [m.peer for m in members if m.peer in heard and m.peer not in newcomers]
+    return is_quorum(members, staying) and any(m.dialable for m in members if m.peer in staying)
+
+
+def admissible(
+    staying: Sequence[Member], heard: Collection[PeerId], newcomers: Sequence[Member]
+) -> tuple[Member, ...]:
+    """As many newcomers, in their order, as the next view stands with; a storm at most doubles the view."""
+    for count in range(len(newcomers), 0, -1):
+        chosen = tuple(newcomers[:count])
+        if next_view_stands((*staying, *chosen), heard, {m.peer for m in chosen}):
+            return chosen
+    return ()

@@ -1,0 +1,65 @@
+"""A scenario file: what a simulated swarm looks like and what happens to it. TOML, strict."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from decentra.config import RunConfig, check_run, from_dict, parse_link
+from decentra.errors import ConfigError
+
+FAULTS = ("join", "kill", "leave")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What happens once `at_sync` outer steps are committed. join: a new peer; kill, leave: a peer by its number,
+    or -1 for the leader of the running attempt."""
+
+    at_sync: int
+    kind: str
+    peer: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """link: RATE,DELAY of every node. step_s: virtual seconds of an inner step. work_s: of each encode, apply or write."""
+
+    name: str
+    seed: int = 0
+    peers: int = 4
+    link: str = "100mbit,50ms"
+    step_s: float = 0.2
+    work_s: float = 0.002
+    time_limit_s: float = 36000.0
+    run: RunConfig = field(default_factory=RunConfig)
+    faults: tuple[Fault, ...] = ()
+
+
+def load(path: Path) -> Scenario:
+    """Read a scenario. Raises ConfigError naming file, key and remedy."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read scenario {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    if "name" not in raw:
+        raise ConfigError(f"{path}: key name is missing; add name = \"...\"")
+    scenario: Scenario = from_dict(Scenario, raw, str(path), "")
+    check(scenario, str(path))
+    return scenario
+
+
+def check(scenario: Scenario, place: str) -> None:
+    """Refuse what cannot run. Raises ConfigError."""
+    check_run(scenario.run, place)
+    parse_link(scenario.link)
+    if scenario.peers < 1 or scenario.step_s <= 0 or scenario.work_s < 0:
+        raise ConfigError(f"{place}: peers = {scenario.peers} and step_s = {scenario.step_s} must be positive")
+    if not scenario.run.stop_syncs:
+        raise ConfigError(f"{place}: run.stop_syncs = 0 would never end; give the outer steps to simulate")
+    for fault in scenario.faults:
+        if fault.kind not in FAULTS:
+            raise ConfigError(f"{place}: fault kind {fault.kind!r} is not known; use {', '.join(FAULTS)}")

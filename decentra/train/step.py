@@ -1,0 +1,66 @@
+"""One inner step of one replica, and its parameters in and out. Nothing here knows of a swarm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from decentra.config import InnerConfig
+from decentra.train.optimizer import adamw, set_learning_rate
+
+Views = Mapping[str, Tensor]
+"""fp32 tensors by parameter name, shaped like the parameters, in memory that someone else owns."""
+
+
+class Replica:
+    """A model copy with its inner optimizer. The optimizer's moments live on across slots."""
+
+    def __init__(self, model: nn.Module, config: InnerConfig, micro_batch: int = 0) -> None:
+        """micro_batch: samples of one forward pass; 0 means the whole batch at once."""
+        self.model = model
+        self.config = config
+        self.optimizer = adamw(model, config)
+        self._micro_batch = micro_batch
+        self._device = next(model.parameters()).device
+
+    def inner_step(self, inputs: Tensor, targets: Tensor, lr: float) -> float:
+        """Take one step. inputs, targets: (B, T) int64. Returns the mean cross entropy before it, in nats a token."""
+        self.optimizer.zero_grad(set_to_none=True)
+        size = self._micro_batch or len(inputs)
+        total = 0.0
+        for start in range(0, len(inputs), size):
+            part = slice(start, start + size)
+            logits = self.model(inputs[part].to(self._device))
+            # Sums over the whole batch's tokens, so that uneven micro batches add up to the full batch's mean.
+            loss = summed_loss(logits, targets[part].to(self._device)) / targets.numel()
+            torch.autograd.backward(loss)
+            total += loss.item()
+        if self.config.clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        set_learning_rate(self.optimizer, lr)
+        self.optimizer.step()
+        return total
+
+
+def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy summed over tokens, in nats. logits: (B, T, V) fp32; targets: (B, T) int64. Returns () fp32."""
+    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+
+
+@torch.no_grad()
+def copy_in(model: nn.Module, views: Views) -> None:
+    """Parameters := views, in model order. Raises KeyError where a name is missing."""
+    for name, parameter in model.named_parameters():
+        assert views[name].shape == parameter.shape, f"{name}: view {tuple(views[name].shape)}, parameter {tuple(parameter.shape)}"
+        parameter.copy_(views[name])
+
+
+@torch.no_grad()
+def copy_out(model: nn.Module, views: Views) -> None:
+    """Views := parameters, in model order. Raises KeyError where a name is missing."""
+    for name, parameter in model.named_parameters():
+        assert views[name].shape == parameter.shape, f"{name}: view {tuple(views[name].shape)}, parameter {tuple(parameter.shape)}"
+        views[name].copy_(parameter)

@@ -1,0 +1,240 @@
+"""Transport within one process, for simulations and tests of other rooms: real bytes, any loop's clock, no sockets.
+
+Links behave as TCP does: what a cut link holds back arrives when it heals, and the caller's timeout ends the wait.
+A peer that is gone answers nothing: its callers learn so after one round trip, calls in flight at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+from decentra.errors import PeerError, PeerFault, PeerTimeout, PeerUnreachable, RefusedError, SetupError
+from decentra.transport.base import FRAME_BYTES, MAX_CALL_BYTES, Contact, Handler
+from decentra.transport.shaper import Shaper
+from decentra.types import PeerId
+
+logger = logging.getLogger(__name__)
+
+
+class MemoryNetwork:
+    """The peers of one process and the links between them that are cut."""
+
+    def __init__(self) -> None:
+        self._transports: dict[PeerId, MemoryTransport] = {}
+        self._cuts: dict[tuple[PeerId, PeerId], asyncio.Event] = {}
+
+    def cut(self, sender: PeerId, receiver: PeerId) -> None:
+        """Hold back all that `sender` sends to `receiver`, one way."""
+        self._cuts.setdefault((sender, receiver), asyncio.Event())
+
+    def heal(self, sender: PeerId, receiver: PeerId) -> None:
+        """Undo `cut`; what was held back arrives now."""
+        healed = self._cuts.pop((sender, receiver), None)
+        if healed is not None:
+            healed.set()
+
+    def remove(self, peer: PeerId) -> None:
+        """Kill a peer: calls to and from it end with PeerUnreachable, what it was answering is cancelled."""
+        transport = self._transports.pop(peer, None)
+        if transport is not None:
+            transport.stop_nowait()
+
+    def add(self, transport: MemoryTransport) -> None:
+        """Enter a transport. Raises SetupError if its peer has one already."""
+        if transport.peer in self._transports:
+            raise SetupError(f"peer {transport.peer[:8]} has a memory transport already; remove it from the network first")
+        self._transports[transport.peer] = transport
+
+    def find(self, peer: PeerId) -> MemoryTransport | None:
+        """The living transport of a peer."""
+        return self._transports.get(peer)
+
+    async def passage(self, sender: PeerId, receiver: PeerId) -> None:
+        """Wait until the link is whole; lets others run at least once."""
+        await asyncio.sleep(0)
+        while (healed := self._cuts.get((sender, receiver))) is not None:
+            await healed.wait()
+
+
+class MemoryTransport:
+    """`Transport` of one peer on a `MemoryNetwork`. `handler` may be set later; until then callers are refused."""
+
+    def __init__(self, network: MemoryNetwork, peer: PeerId, handler: Handler | None = None, shaper: Shaper | None = None) -> None:
+        self.peer = peer
+        self.handler = handler
+        self._network = network
+        self._shaper = shaper
+        self._contacts: dict[PeerId, Contact] = {}
+        # Ordered, for simulations repeat: a set of tasks is ordered by address.
+        self._serving: dict[asyncio.Task[Any], None] = {}
+        self._closed = False
+        self._bytes_up = 0
+        self._bytes_down = 0
+        network.add(self)
+
+    async def call(self, peer: PeerId, request: bytes, timeout_s: float) -> bytes:
+        """See `Transport.call`."""
+        if len(request) > MAX_CALL_BYTES:
+            raise PeerFault(peer, f"a request of {len(request)} bytes is over the limit of {MAX_CALL_BYTES}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                server = await self._reach(peer, request)
+                reply: bytes = await self._at(server, server.answer(self.peer, request))
+                await self._network.passage(peer, self.peer)
+                await self.arrive(reply)
+                return reply
+        except TimeoutError:
+            raise PeerTimeout(peer, f"no reply within {timeout_s:g} s") from None
+
+    async def pull(self, peer: PeerId, request: bytes, idle_timeout_s: float) -> AsyncIterator[bytes]:
+        """See `Transport.pull`."""
+        frames = self._arriving(peer, request)
+        if self._shaper is not None:
+            frames = self._shaper.receive_frames(frames)
+        async with aclosing(frames):  # type: ignore[type-var]
+            while True:
+                try:
+                    async with asyncio.timeout(idle_timeout_s):
+                        frame = await anext(frames)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    raise PeerTimeout(peer, f"no frame for {idle_timeout_s:g} s") from None
+                self._bytes_down += len(frame)
+                yield frame
+
+    def connect(self, contact: Contact) -> None:
+        """See `Transport.connect`."""
+        self._contacts[contact.peer] = contact
+
+    def counters(self) -> tuple[int, int]:
+        """(bytes up, bytes down) so far."""
+        return self._bytes_up, self._bytes_down
+
+    async def close(self) -> None:
+        """Leave the network; what this node was answering is cancelled and awaited."""
+        serving = set(self._serving) - {asyncio.current_task()}
+        if self._network.find(self.peer) is self:
+            self._network.remove(self.peer)
+        self.stop_nowait()
+        if serving:
+            await asyncio.wait(serving)
+
+    def stop_nowait(self) -> None:
+        """Die at once: refuse all calls, cancel what is being answered."""
+        self._closed = True
+        for task in list(self._serving):
+            task.cancel()
+
+    async def answer(self, sender: PeerId, request: bytes) -> bytes:
+        """Serving side of a call, from the request's arrival to the reply's at the other end's link."""
+        await self.arrive(request)
+        try:
+            reply = await self._handler().on_call(sender, request)
+        except RefusedError as error:
+            raise PeerFault(self.peer, str(error)) from error
+        except PeerError as error:
+            raise PeerFault(self.peer, f"failed on {error}") from error
+        except Exception as error:
+            logger.exception("a call of %s failed here", sender[:8])
+            raise PeerFault(self.peer, f"failed internally ({type(error).__name__})") from error
+        if len(reply) > MAX_CALL_BYTES:
+            raise PeerFault(self.peer, f"its reply of {len(reply)} bytes is over the limit of {MAX_CALL_BYTES}")
+        self._bytes_up += len(reply)
+        if self._shaper is not None:
+            await self._shaper.send_control(len(reply))
+        return reply
+
+    async def stream(self, sender: PeerId, request: bytes, wire: asyncio.Queue[bytes | Exception | None]) -> None:
+        """Serving side of a pull: put each frame on the wire when it has reached the other end's link."""
+        await self.arrive(request)
+        try:
+            frames = self._handler().on_pull(sender, request)
+            if self._shaper is not None:
+                frames = self._shaper.send_frames(frames)
+            async with aclosing(frames):  # type: ignore[type-var]
+                async for frame in frames:
+                    if len(frame) > FRAME_BYTES:
+                        raise PeerFault(self.peer, f"its frame of {len(frame)} bytes is over the limit of {FRAME_BYTES}")
+                    await self._network.passage(self.peer, sender)
+                    self._bytes_up += len(frame)
+                    await wire.put(frame)
+        except RefusedError as error:
+            raise PeerFault(self.peer, str(error)) from error
+        except PeerError as error:
+            raise PeerFault(self.peer, error.reason if error.peer == self.peer else f"failed on {error}") from error
+        except Exception as error:
+            logger.exception("a pull of %s failed here", sender[:8])
+            raise PeerFault(self.peer, f"failed internally ({type(error).__name__})") from error
+
+    async def arrive(self, message: bytes) -> None:
+        """Count a control message and bring it down this node's link."""
+        self._bytes_down += len(message)
+        if self._shaper is not None:
+            await self._shaper.receive_control(len(message))
+
+    def _handler(self) -> Handler:
+        if self.handler is None:
+            raise RefusedError("this node is still starting; ask again")
+        return self.handler
+
+    async def _reach(self, peer: PeerId, request: bytes) -> MemoryTransport:
+        contact = self._contacts.get(peer)
+        if contact is None:
+            raise PeerUnreachable(peer, "no contact is known for it")
+        if not contact.endpoints:
+            raise PeerUnreachable(peer, "it cannot be dialled")
+        if self._closed:
+            raise PeerUnreachable(peer, "this node's transport is closed")
+        self._bytes_up += len(request)
+        if self._shaper is not None:
+            await self._shaper.send_control(len(request))
+        await self._network.passage(self.peer, peer)
+        server = self._network.find(peer)
+        if server is None:
+            await asyncio.sleep(self._shaper.delay_s if self._shaper is not None else 0)
+            raise PeerUnreachable(peer, "nobody answers at its address")
+        return server
+
+    async def _arriving(self, peer: PeerId, request: bytes) -> AsyncIterator[bytes]:
+        server = await self._reach(peer, request)
+        wire: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(1)
+
+        async def feed() -> None:
+            end: Exception | None = None
+            try:
+                await self._at(server, server.stream(self.peer, request, wire))
+            except Exception as error:
+                end = error
+            await wire.put(end)
+
+        feeding = asyncio.get_running_loop().create_task(feed())
+        try:
+            while isinstance(item := await wire.get(), bytes):
+                yield item
+            if item is not None:
+                raise item
+        finally:
+            feeding.cancel()
+            await asyncio.wait({feeding})
+
+    async def _at(self, server: MemoryTransport, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run `work` as the server's own task: it dies with the server, or with this caller."""
+        task = asyncio.get_running_loop().create_task(work)
+        server._serving[task] = None
+        self._serving[task] = None
+        try:
+            await asyncio.wait({task})
+        finally:
+            server._serving.pop(task, None)
+            self._serving.pop(task, None)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if task.cancelled():
+            raise PeerUnreachable(server.peer, "the connection broke")
+        return task.result()

@@ -1,0 +1,84 @@
+"""Small values that several rooms share: ids, intervals, the plan of a slot, the report of a round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+CHUNK_ELEMENTS = 4096
+"""Elements of canonical layout in one chunk: the unit of partitioning, coding and hashing."""
+
+BLOCK_CHUNKS = 64
+"""Chunks in one block: the unit of transfer and digest of a tensor (1 MiB of fp32)."""
+
+FILE_BLOCK_BYTES = 1 << 20
+"""Bytes in one block of a file."""
+
+PROTOCOL_VERSION = 1
+
+PeerId = str
+"""base32 of the first 20 bytes of BLAKE3(Ed25519 public key), lower case, 32 characters."""
+
+Digest = bytes
+"""32 bytes of BLAKE3, domain-separated."""
+
+Interval = tuple[int, int]
+"""Half-open interval [start, stop) of sample ids."""
+
+Intervals = tuple[Interval, ...]
+"""Ordered intervals; for a lease, the order in which its samples are to be trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotPlan:
+    """What a trainer is to do between two merge points: start at the anchor, take inner steps, hand over.
+
+    sync: the outer step this slot ends in.
+    lease: sample ids that may be trained, in order; the slot uses a prefix.
+    num_steps: inner steps to take (fewer if the lease runs dry).
+    tokens_committed: T, tokens that committed entries have counted.
+    tokens_last_sync: Q, tokens of the last counted sync (planned tokens before the first).
+    evaluate: also measure the held-out loss of the anchor before the first step.
+    """
+
+    sync: int
+    lease: Intervals
+    num_steps: int
+    tokens_committed: int
+    tokens_last_sync: int
+    evaluate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SlotResult:
+    """What a trainer did in a slot; its local parameters then stand in the contribution buffer.
+
+    num_samples: samples trained, a prefix of the plan's lease. loss: mean inner loss in nats a token.
+    heldout_loss: of the anchor, in nats a token, where the plan asked for it. compute_s: seconds in inner steps.
+    """
+
+    sync: int
+    num_steps: int
+    num_samples: int
+    num_tokens: int
+    loss: float
+    compute_s: float
+    heldout_loss: float | None = None
+
+
+@dataclass(slots=True)
+class RoundReport:
+    """What one round did, as seen by one member. All `_s` are seconds of the loop's clock."""
+
+    entry: int
+    sync: int | None
+    state_hash: str
+    alive: int = 0
+    in_view: int = 0
+    averaged: int = 0
+    tokens: int = 0
+    times_s: dict[str, float] = field(default_factory=dict)
+    bytes_up: int = 0
+    bytes_down: int = 0
+    attempts: int = 1
+    left_out: dict[PeerId, str] = field(default_factory=dict)
+    heldout_loss: float | None = None

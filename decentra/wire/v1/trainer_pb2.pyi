@@ -1,0 +1,100 @@
+from decentra.wire.v1 import swarm_pb2 as _swarm_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AttachRequest(_message.Message):
+    __slots__ = ("rank", "pid")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    pid: int
+    def __init__(self, rank: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class AttachReply(_message.Message):
+    __slots__ = ("run_config", "layout", "num_elements", "data_dir", "num_threads", "micro_batch", "device")
+    RUN_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    NUM_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    DATA_DIR_FIELD_NUMBER: _ClassVar[int]
+    NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    run_config: bytes
+    layout: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Tensor]
+    num_elements: int
+    data_dir: str
+    num_threads: int
+    micro_batch: int
+    device: str
+    def __init__(self, run_config: _Optional[bytes] = ..., layout: _Optional[_Iterable[_Union[_swarm_pb2.Tensor, _Mapping]]] = ..., num_elements: _Optional[int] = ..., data_dir: _Optional[str] = ..., num_threads: _Optional[int] = ..., micro_batch: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+
+class NextSlotRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Slot(_message.Message):
+    __slots__ = ("stop", "sync", "lease", "num_steps", "tokens_committed", "tokens_last_sync", "evaluate")
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    SYNC_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_LAST_SYNC_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    stop: bool
+    sync: int
+    lease: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Interval]
+    num_steps: int
+    tokens_committed: int
+    tokens_last_sync: int
+    evaluate: bool
+    def __init__(self, stop: _Optional[bool] = ..., sync: _Optional[int] = ..., lease: _Optional[_Iterable[_Union[_swarm_pb2.Interval, _Mapping]]] = ..., num_steps: _Optional[int] = ..., tokens_committed: _Optional[int] = ..., tokens_last_sync: _Optional[int] = ..., evaluate: _Optional[bool] = ...) -> None: ...
+
+class ProgressRequest(_message.Message):
+    __slots__ = ("sync", "steps_done", "loss", "num_tokens", "compute_s", "heldout_loss")
+    SYNC_FIELD_NUMBER: _ClassVar[int]
+    STEPS_DONE_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    sync: int
+    steps_done: int
+    loss: float
+    num_tokens: int
+    compute_s: float
+    heldout_loss: float
+    def __init__(self, sync: _Optional[int] = ..., steps_done: _Optional[int] = ..., loss: _Optional[float] = ..., num_tokens: _Optional[int] = ..., compute_s: _Optional[float] = ..., heldout_loss: _Optional[float] = ...) -> None: ...
+
+class ProgressReply(_message.Message):
+    __slots__ = ("go_on",)
+    GO_ON_FIELD_NUMBER: _ClassVar[int]
+    go_on: bool
+    def __init__(self, go_on: _Optional[bool] = ...) -> None: ...
+
+class SlotDone(_message.Message):
+    __slots__ = ("sync", "num_steps", "num_samples", "num_tokens", "loss", "compute_s", "heldout_loss")
+    SYNC_FIELD_NUMBER: _ClassVar[int]
+    NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
+    NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    sync: int
+    num_steps: int
+    num_samples: int
+    num_tokens: int
+    loss: float
+    compute_s: float
+    heldout_loss: float
+    def __init__(self, sync: _Optional[int] = ..., num_steps: _Optional[int] = ..., num_samples: _Optional[int] = ..., num_tokens: _Optional[int] = ..., loss: _Optional[float] = ..., compute_s: _Optional[float] = ..., heldout_loss: _Optional[float] = ...) -> None: ...
+
+class ContributeReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -1,0 +1,173 @@
+"""Slots: leases, steps, abandonment, and the ways in which a swarm of one retraces plain training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from decentra.config import InnerConfig, ModelConfig
+from decentra.data.shards import Shard
+from decentra.data.stream import Source
+from decentra.model.init import seeded
+from decentra.train.evaluate import Heldout
+from decentra.train.loop import OuterPlug, SlotAbandoned, run_slot, train, train_plain
+from decentra.train.step import Replica, Views, copy_in, copy_out
+from decentra.types import Intervals, SlotPlan, SlotResult
+
+MODEL = ModelConfig(dim=32, num_layers=2, num_heads=2, num_kv_heads=2)
+INNER = InnerConfig(lr=3e-3, batch_samples=4, warmup_tokens=1000, weight_decay=0.0)
+CONTEXT = 16
+STEP_TOKENS = INNER.batch_samples * CONTEXT
+SHARD = Shard(np.random.default_rng(0).integers(0, 64, 3000).astype(np.uint16), context=CONTEXT)
+SOURCE = Source(SHARD, seed=1)
+
+Merge = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def outer_step(anchor: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+    """The outer step of a swarm of one at rate 1 and momentum 0: two kernels, each rounding once."""
+    delta = anchor - local
+    return anchor - delta
+
+
+class Solo:
+    """A swarm of one in the same process."""
+
+    def __init__(self, replica: Replica, num_syncs: int, num_steps: int, merge: Merge) -> None:
+        self.anchor: Views = {name: p.detach().clone() for name, p in replica.model.named_parameters()}
+        self.local: Views = {name: torch.zeros_like(view) for name, view in self.anchor.items()}
+        self.results: list[SlotResult] = []
+        self.steps_seen: list[tuple[int, int]] = []
+        self.abandon_at: set[tuple[int, int]] = set()
+        self._num_syncs, self._num_steps, self._merge = num_syncs, num_steps, merge
+
+    def next_slot(self) -> SlotPlan | None:
+        sync, samples = len(self.results), self._num_steps * INNER.batch_samples
+        if sync == self._num_syncs:
+            return None
+        return SlotPlan(
+            sync=sync, lease=((sync * samples, (sync + 2) * samples),), num_steps=self._num_steps,
+            tokens_committed=sync * samples * CONTEXT, tokens_last_sync=samples * CONTEXT, evaluate=sync % 2 == 0,
+        )  # fmt: skip
+
+    def progress(self, steps_done: int, loss: float, tokens: int) -> bool:
+        assert tokens == steps_done * STEP_TOKENS
+        self.steps_seen.append((len(self.results), steps_done))
+        wanted = self.steps_seen[-1] not in self.abandon_at
+        self.abandon_at.discard(self.steps_seen[-1])
+        return wanted
+
+    def contribute(self, result: SlotResult) -> None:
+        self.results.append(result)
+        for name, anchor in self.anchor.items():
+            anchor.copy_(self._merge(anchor, self.local[name]))
+
+
+def replica() -> Replica:
+    return Replica(seeded(MODEL, 64, 0), INNER)
+
+
+def plan(lease: Intervals, num_steps: int) -> SlotPlan:
+    return SlotPlan(sync=3, lease=lease, num_steps=num_steps, tokens_committed=0, tokens_last_sync=640, evaluate=False)
+
+
+def always(steps_done: int, loss: float, tokens: int) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("lease", "num_steps", "steps", "samples"),
+    [
+        (((0, 40),), 5, 5, 20),
+        (((0, 3), (8, 19)), 5, 3, 12),
+        (((0, 3),), 5, 1, 3),
+        ((), 5, 0, 0),
+        (((7, 7),), 5, 0, 0),
+    ],
+)
+def test_a_slot_trains_a_prefix_of_its_lease(lease: Intervals, num_steps: int, steps: int, samples: int) -> None:
+    result = run_slot(replica(), SOURCE, plan(lease, num_steps), None, always)
+    assert (result.sync, result.num_steps, result.num_samples, result.num_tokens) == (3, steps, samples, samples * CONTEXT)
+    assert result.heldout_loss is None
+    assert (result.loss > 3 and result.compute_s > 0) if steps else result.loss == result.compute_s == 0.0
+
+
+def test_heldout_loss_is_of_the_anchor() -> None:
+    one = replica()
+    before = run_slot(replica(), SOURCE, dataclasses.replace(plan((), 1), evaluate=True), Heldout(SHARD, 8), always).heldout_loss
+    result = run_slot(one, SOURCE, dataclasses.replace(plan(((0, 40),), 10), evaluate=True), Heldout(SHARD, 8), always)
+    assert before is not None and result.heldout_loss == before
+
+
+def test_an_unwanted_slot_is_abandoned_at_once() -> None:
+    seen: list[int] = []
+    with pytest.raises(SlotAbandoned, match="step 2 of 5"):
+        run_slot(replica(), SOURCE, plan(((0, 40),), 5), None, lambda step, loss, tokens: seen.append(step) or step < 2)
+    assert seen == [1, 2]
+
+
+def test_training_goes_on_after_an_abandoned_slot() -> None:
+    one = replica()
+    plug = Solo(one, num_syncs=3, num_steps=4, merge=outer_step)
+    plug.abandon_at = {(1, 2)}
+    checked: OuterPlug = plug
+    train(one, SOURCE, checked, Heldout(SHARD, 8))
+    assert [result.sync for result in plug.results] == [0, 1, 2]
+    assert [result.heldout_loss is not None for result in plug.results] == [True, False, True]
+    assert plug.steps_seen[4:10] == [(1, 1), (1, 2), (1, 1), (1, 2), (1, 3), (1, 4)]
+
+
+@pytest.mark.parametrize(("num_syncs", "num_steps"), [(50, 1), (10, 5)])
+def test_slots_retrace_plain_training_bit_for_bit(num_syncs: int, num_steps: int) -> None:
+    alone, swarm = replica(), replica()
+    losses = train_plain(alone, SOURCE, num_syncs * num_steps)
+    plug = Solo(swarm, num_syncs, num_steps, merge=lambda anchor, local: local)
+    train(swarm, SOURCE, plug, None)
+    assert_same_bits(alone, {name: p for name, p in swarm.model.named_parameters()})
+    assert_same_bits(alone, plug.anchor)
+    assert sum(result.loss for result in plug.results) / num_syncs == pytest.approx(np.mean(losses), abs=1e-12)
+
+
+def test_outer_steps_of_one_peer_retrace_rounded_plain_training_bit_for_bit() -> None:
+    # a - (a - b) drops bits of b below the last place of a - b, so the plain run rounds through the same kernels.
+    alone, swarm = replica(), replica()
+    views: Views = {name: p.detach().clone() for name, p in alone.model.named_parameters()}
+
+    def round_parameters(step: int, loss: float, tokens: int) -> bool:
+        local = {name: p.detach().clone() for name, p in alone.model.named_parameters()}
+        for name, view in views.items():
+            view.copy_(outer_step(view, local[name]))
+        copy_in(alone.model, views)
+        return True
+
+    train_plain(alone, SOURCE, 50, round_parameters)
+    plug = Solo(swarm, num_syncs=50, num_steps=1, merge=outer_step)
+    train(swarm, SOURCE, plug, None)
+    assert_same_bits(alone, plug.anchor)
+
+
+def test_outer_steps_of_one_peer_stay_within_rounding_of_plain_training() -> None:
+    alone, swarm = replica(), replica()
+    losses = train_plain(alone, SOURCE, 50)
+    plug = Solo(swarm, num_syncs=50, num_steps=1, merge=outer_step)
+    train(swarm, SOURCE, plug, None)
+    assert np.allclose([result.loss for result in plug.results], losses, atol=1e-4)
+
+
+def test_plain_training_can_stop_and_go_on() -> None:
+    whole, parts = replica(), replica()
+    losses = train_plain(whole, SOURCE, 10)
+    first = train_plain(parts, SOURCE, 10, lambda step, loss, tokens: step < 4)
+    assert first + train_plain(parts, SOURCE, 6, start_step=4) == losses
+    saved = {name: torch.empty_like(p) for name, p in parts.model.named_parameters()}
+    copy_out(parts.model, saved)
+    assert_same_bits(whole, saved)
+
+
+def assert_same_bits(left: Replica, right: Views) -> None:
+    for name, parameter in left.model.named_parameters():
+        assert torch.equal(parameter, right[name]), name
