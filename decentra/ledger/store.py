@@ -1,7 +1,8 @@
 """What a member keeps: the log of certified entries, blobs and files by digest, snapshots, its vote and its last offer.
 
 Layout below the Files root: log.bin, vote.json, offer.json, blobs/HEX, snapshots/R/{header.json,link.json,anchor-F,momentum-F},
-files/NAME, manifest.bin. The log is append-only, each record behind its length and checksum.
+files/NAME, manifest.bin. The log is append-only, each record behind its length and two checksums, of its head and of all
+of it: so a torn tail, which a crash leaves, is told from a damaged length.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from decentra.ledger.state import OuterTensors, State, from_header
 from decentra.outer.fragments import Fragment
 from decentra.types import BLOCK_CHUNKS, FILE_BLOCK_BYTES, Digest
 
-_RECORD = struct.Struct("<QI8s")
+_HEAD = struct.Struct("<QI")
+_CHECK_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +125,15 @@ class Store:
         raw = self.files.read("log.bin") or b""
         at = 0
         while at < len(raw):
-            end_of_head = at + _RECORD.size
+            end_of_head = at + _HEAD.size + 2 * _CHECK_BYTES
             if end_of_head > len(raw):
                 break
-            r, size, checksum = _RECORD.unpack_from(raw, at)
+            r, size = _HEAD.unpack_from(raw, at)
             payload = raw[end_of_head : end_of_head + size]
-            if len(payload) < size:
+            head, checks = raw[at : at + _HEAD.size], raw[at + _HEAD.size : end_of_head]
+            if checks[:_CHECK_BYTES] == _check(head) and len(payload) < size:
                 break
-            if chain.digest("decentra/log", r.to_bytes(8, "little"), payload)[:8] != checksum:
+            if checks != _check(head) + _check(head, payload):
                 raise StateError(f"log.bin is damaged at byte {at} (entry {r}); move the state directory away and join again")
             self._log.append((r, payload))
             at = end_of_head + size
@@ -139,8 +142,8 @@ class Store:
 
     def append(self, r: int, certified: bytes) -> None:
         """Add E_r with its certificate."""
-        checksum = chain.digest("decentra/log", r.to_bytes(8, "little"), certified)[:8]
-        self.files.append("log.bin", _RECORD.pack(r, len(certified), checksum) + certified)
+        head = _HEAD.pack(r, len(certified))
+        self.files.append("log.bin", head + _check(head) + _check(head, certified) + certified)
         self._log.append((r, certified))
 
     def entries(self, first_r: int, limit: int) -> list[tuple[int, bytes]]:
@@ -223,17 +226,24 @@ class Store:
             self.files.write(f"{folder}/anchor-{fragment.index}", _tensor_bytes(tensors.anchor[where]))
             self.files.write(f"{folder}/momentum-{fragment.index}", _tensor_bytes(tensors.momentum[where]))
         self.files.write(f"{folder}/header.json", snapshot.header)
-        link = {"hash": snapshot.previous_hash.hex(), "entry": snapshot.previous_entry_digest.hex()}
+        link = {"hash": snapshot.previous_hash.hex(), "entry": snapshot.previous_entry_digest.hex(), "state": snapshot.state_hash().hex()}
         self.files.write(f"{folder}/link.json", json.dumps(link).encode())
         self._register_snapshot(snapshot.r)
 
     def snapshot(self, r: int) -> Snapshot:
-        """The header and link of a kept snapshot."""
+        """The header and link of a kept snapshot. Raises StateError where they are damaged."""
         header, link = self.files.read(f"snapshots/{r}/header.json"), self.files.read(f"snapshots/{r}/link.json")
         if header is None or link is None:
             raise StateError(f"snapshot {r} is not there")
-        raw = json.loads(link)
-        return Snapshot(r, header, bytes.fromhex(raw["hash"]), bytes.fromhex(raw["entry"]))
+        try:
+            raw = json.loads(link)
+            found = Snapshot(r, header, bytes.fromhex(raw["hash"]), bytes.fromhex(raw["entry"]))
+            holds = found.state_hash().hex() == raw["state"]
+        except (ValueError, KeyError, TypeError):
+            holds = False
+        if not holds:
+            raise StateError(f"snapshot {r} is damaged (header or link); move the state directory away and join again")
+        return found
 
     def load_tensors(self, r: int, tensors: OuterTensors, fragments: Iterable[Fragment]) -> State:
         """Fill `tensors` from a snapshot. Raises StateError where the bytes are not those that its header names."""
@@ -266,6 +276,10 @@ class Store:
                     self.files.remove(path)
                 self._objects.pop(name_digest)
                 self._served.pop(name_digest, None)
+
+
+def _check(*parts: bytes) -> bytes:
+    return chain.digest("decentra/log", *parts)[:_CHECK_BYTES]
 
 
 def object_digest(data: bytes | memoryview) -> Digest:

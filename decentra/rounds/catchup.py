@@ -168,11 +168,13 @@ async def greet(ports: Ports, run_id: bytes, token: bytes, record: bytes, peers:
     """
     hello = rounds_pb2.Hello(protocol_version=PROTOCOL_VERSION, golden_digest=GOLDEN, token=token, record=record)
     last: PeerError = PeerUnreachable("nobody", "no peer of the swarm is known")
+    refused: RefusedError | None = None
     for peer in peers:
         try:
             welcome = (await call(ports.transport, run_id, peer, rounds_pb2.Request(hello=hello))).welcome
         except PeerFault as error:
-            raise RefusedError(f"the swarm refused this node: {error.reason}") from error
+            refused = RefusedError(f"the swarm refused this node: {error.reason}")
+            continue
         except PeerError as error:
             ports.note(f"saying hello: {error}")
             last = error
@@ -181,4 +183,4 @@ async def greet(ports: Ports, run_id: bytes, token: bytes, record: bytes, peers:
         if run_id_of(payload) != run_id:
             raise RefusedError(f"{peer[:8]} sent the manifest of another run; ask for a new join string")
         return read_manifest(welcome.manifest, ports.verifier, make_machine), [peer, *(p for p in peers if p != peer)]
-    raise last
+    raise refused or last

@@ -19,6 +19,7 @@ def settle(
     claims: prefixes of leases, by sender. next_members: the view after the entry, without this entry's claims noted.
     """
     leases = {peer: lease for peer, lease in state.leases.items() if lease}
+    claims = {peer: claim for peer, claim in claims.items() if claim}
     for peer, claim in claims.items():
         leases[peer] = intervals.split(leases.get(peer, ()), intervals.total(claim))[1]
     pool, returned = state.pool, {}
@@ -35,4 +36,4 @@ def settle(
             missing = need - intervals.total(from_pool)
             granted[member.peer] = intervals.join(from_pool, ((fresh, fresh + missing),))
             fresh += missing
-    return Transition({peer: claim for peer, claim in claims.items() if claim}, returned, granted)
+    return Transition(claims, returned, granted)

@@ -31,8 +31,8 @@ class PartStore:
 
     def holds(self, root: Digest, parts: list[Part]) -> bool:
         """Whether all blocks of these parts are here."""
-        entry = self.held.get(root)
-        return entry is not None and all(b in entry.blocks for p in parts for b in range(p.first_block, p.first_block + p.num_blocks))
+        blocks = self.held[root].blocks if root in self.held else {}
+        return all(b in blocks for p in parts for b in range(p.first_block, p.first_block + p.num_blocks))
 
     def missing(self, offer: Offer, part: Part) -> range | None:
         """The run of blocks of a part that is still to be pulled; None if nothing is missing."""

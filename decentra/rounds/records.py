@@ -250,9 +250,13 @@ def close_digest(close: rounds_pb2.Close) -> Digest:
     return digest("decentra/close", f"{close.r}/{close.ballot}/{close.sync}".encode(), b"".join(close.roots), parts)
 
 
-def contact_of(record: swarm_pb2.Record) -> tuple[PeerId, tuple[str, ...], bytes]:
-    """(peer, endpoints, certificate) of a directory record."""
-    return record.peer, tuple(record.endpoints), record.server_certificate
+def open_record(verifier: Verifier, signed: bytes) -> tuple[PeerId, int]:
+    """(peer, sequence) of a directory record, verified. Raises ValueError."""
+    peer, payload = verifier.open(DOMAIN_RECORD, signed)
+    record = _parse(swarm_pb2.Record, payload)
+    if record.peer != peer:
+        raise ValueError(f"a record of {record.peer[:8]} is signed by {peer[:8]}")
+    return peer, record.sequence
 
 
 def _parse(kind: type, data: bytes):  # type: ignore[no-untyped-def]

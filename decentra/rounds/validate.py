@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from decentra.codec.base import num_blocks
+from decentra.ledger import intervals
 from decentra.ledger.apply import Machine
 from decentra.ledger.entry import Entry
 from decentra.ledger.state import Member, State, next_members
+from decentra.outer.average import coefficient
 from decentra.rounds import leases
 from decentra.rounds.reduction import tiles
 from decentra.rounds.view import next_view_stands, overdue
@@ -18,6 +22,8 @@ def entry_fault(run_id: bytes, machine: Machine, state: State, state_hash: Diges
         return f"it stands on state {entry.state_hash.hex()[:12]}, this member on {state_hash.hex()[:12]}"
     if (entry.run_id, entry.lineage, entry.r) != (run_id, state.lineage, state.r):
         return f"it is entry {entry.r} of another run or lineage, or not entry {state.r}"
+    if entry.settings:
+        return "it changes settings, which this version does not take"
     return _sync_fault(machine, state, entry) or _view_fault(machine, state, entry)
 
 
@@ -39,9 +45,13 @@ def _sync_fault(machine: Machine, state: State, entry: Entry) -> str:
             return f"{each.sender[:8]} is not in the view with this incarnation"
         if not 0 < each.weight_tokens < 1 << 48 or each.base_sync != base:
             return f"{each.sender[:8]} weighs {each.weight_tokens} on base {each.base_sync}"
+        if not intervals.is_prefix(each.claim, state.leases.get(each.sender, ())):
+            return f"the claim of {each.sender[:8]} is not a prefix of its lease"
     for total in entry.sums:
         if total.codec not in machine.codecs or not total.terms:
             return f"a sum uses codec {total.codec!r} or has no terms"
+        if not all(math.isfinite(coefficient(term.coefficient_bits)) for term in total.terms):
+            return "a sum has a coefficient that is not finite"
     blocks = num_blocks(machine.fragments[entry.fragment].num_chunks)
     at = 0
     for total in entry.sums:
@@ -79,6 +89,7 @@ def _map_fault(machine: Machine, state: State, entry: Entry, members: tuple[Memb
     if not tiles(entry.next_parts, blocks) or not {p.owner for p in entry.next_parts} <= dialable:
         return "its map does not tile the next fragment, or names an owner that cannot be dialled"
     rule = leases.settle(state, entry.transition().claims, entry.removed, members)
-    if rule.returned != entry.returned or rule.granted != entry.granted:
+    # The order too: apply takes them one after another.
+    if list(rule.returned.items()) != list(entry.returned.items()) or list(rule.granted.items()) != list(entry.granted.items()):
         return "its returns or grants are not what the lease rule gives"
     return ""

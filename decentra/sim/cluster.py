@@ -131,7 +131,7 @@ class Cluster:
         node.task = asyncio.ensure_future(life.live(node.member))
 
     def _record(self, node: SimNode, run_id: bytes) -> bytes:
-        record = swarm_pb2.Record(run_id=run_id, peer=node.identity.peer, sequence=1)
+        record = swarm_pb2.Record(run_id=run_id, peer=node.identity.peer, sequence=1, endpoints=["memory"])
         return node.ports.signer.sign(DOMAIN_RECORD, record.SerializeToString())
 
     async def found(self) -> None:

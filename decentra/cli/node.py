@@ -1,0 +1,105 @@
+"""`decentra node`: a node daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from decentra.config import Config, NodeConfig, load, parse_link
+from decentra.errors import ConfigError, StateError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Found a swarm, join one, or come back to one.
+
+    Example: decentra node --run nodes/configs/tiny.toml      (prints the join string for the others)
+    """
+
+    run: Path | None = None
+    """Found the run of this TOML file (its [run]); [node] is this machine's own."""
+    join: str = ""
+    """Join the swarm of this join string."""
+    state: Path | None = None
+    """State directory; default the first unused ./state/RUN-n. With neither --run nor --join: come back to its run."""
+    bootstrap: str = ""
+    """DHT address to enter by (decentra bootstrap prints one); without it a founder is the first DHT node."""
+    listen: str = ""
+    """Address to listen on, e.g. 0.0.0.0; default 127.0.0.1."""
+    port: int = -1
+    """gRPC port; 0 is any free one."""
+    announce: str = ""
+    """IP or name by which others reach this machine, where --listen is not it."""
+    link: str = ""
+    """Shape this node's link in user space: RATE,DELAY such as 100mbit,50ms."""
+    threads: int = 0
+    """CPU threads of the trainer."""
+    cache: Path = Path(".data")
+    """Where text and tokenizer are built."""
+    json: bool = False
+    """Print the summary as JSON at the end, and nothing else on stdout."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run a node until its run ends or Ctrl-C."""
+    options = tyro.cli(Options, args=arguments, prog="decentra node")
+    if options.run and options.join:
+        raise ConfigError("--run founds a swarm and --join joins one; give one of them")
+    config = _config(options)
+    state = options.state
+    if state is None:
+        if not options.run and not options.join:
+            raise ConfigError("give --run RUN.toml to found a swarm, --join STRING to join one, or --state DIR to come back to one")
+        state = _free_state(config.run.name if options.run else "joined")
+    if options.join:
+        from decentra.build import decode_door
+
+        decode_door(options.join)
+
+    def note(line: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+    def announce_join(string: str) -> None:
+        note(f"state directory: {state}")
+        print(f"join string: {string}", file=sys.stderr if options.json else sys.stdout, flush=True)
+
+    from decentra.build import wiring
+    from decentra.node.daemon import Start, run_node
+
+    bootstrap = (options.bootstrap,) if options.bootstrap else ()
+    start = Start(state, config, options.run is not None, options.join, bootstrap, options.cache)
+    summary = asyncio.run(run_node(start, wiring(), note, announce_join))
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        note(f"ended after {summary['rounds_committed']} outer steps, {summary['tokens_committed']} tokens; summary in {state}/summary.json")
+    return 0
+
+
+def _config(options: Options) -> Config:
+    config = load(options.run) if options.run else Config()
+    changes = {
+        "listen": options.listen or config.node.listen,
+        "port": options.port if options.port >= 0 else config.node.port,
+        "announce": options.announce or config.node.announce,
+        "link": options.link or config.node.link,
+        "trainer_threads": options.threads or config.node.trainer_threads,
+    }
+    node: NodeConfig = dataclasses.replace(config.node, **changes)
+    parse_link(node.link)
+    return dataclasses.replace(config, node=node)
+
+
+def _free_state(name: str) -> Path:
+    for number in range(1000):
+        path = Path("state") / f"{name}-{number}"
+        if not path.exists():
+            return path
+    raise StateError(f"state/{name}-0 to -999 are all in use; give --state DIR")

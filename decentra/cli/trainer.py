@@ -1,0 +1,24 @@
+"""`decentra trainer` (hidden): the trainer process of a node, started by its daemon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from decentra.build import outfit
+from decentra.node.trainer import run_trainer
+
+
+@dataclass(frozen=True)
+class Options:
+    """folder: where the daemon's sockets are."""
+
+    folder: Path
+
+
+def main(arguments: list[str]) -> int:
+    """Run until the daemon ends it."""
+    run_trainer(tyro.cli(Options, args=arguments, prog="decentra trainer").folder, outfit)
+    return 0

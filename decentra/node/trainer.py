@@ -1,0 +1,83 @@
+"""The trainer process: the one training loop, its outer plug a daemon behind a Unix socket."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import torch
+
+from decentra.config import RunConfig, run_from_bytes
+from decentra.node.shared_state import SharedState, take_descriptor
+from decentra.node.trainer_port import DESCRIPTOR_SOCKET, GRPC_SOCKET, SERVICE
+from decentra.outer.layout import Layout, Slot
+from decentra.train.loop import train
+from decentra.train.step import Views
+from decentra.types import SlotPlan, SlotResult
+from decentra.wire.v1 import trainer_pb2
+
+Outfit = Callable[[RunConfig, Path, int], tuple[Any, Any, Any]]
+"""(run config, data folder, micro batch) -> (replica, source, heldout); build gives it."""
+
+NICE = 5
+"""Trainers yield to daemons: control answers before the next step is taken."""
+
+
+class DaemonPlug:
+    """train.loop.OuterPlug over the daemon's socket."""
+
+    def __init__(self, channel: grpc.Channel, anchor: Views, local: Views) -> None:
+        self.anchor, self.local = anchor, local
+        self._sync = 0
+        call = channel.unary_unary
+        self._next = call(f"/{SERVICE}/NextSlot", trainer_pb2.NextSlotRequest.SerializeToString, trainer_pb2.Slot.FromString)
+        self._progress = call(f"/{SERVICE}/Progress", trainer_pb2.ProgressRequest.SerializeToString, trainer_pb2.ProgressReply.FromString)
+        self._contribute = call(f"/{SERVICE}/Contribute", trainer_pb2.SlotDone.SerializeToString, trainer_pb2.ContributeReply.FromString)
+
+    def next_slot(self) -> SlotPlan | None:
+        """See OuterPlug."""
+        slot = self._next(trainer_pb2.NextSlotRequest())
+        if slot.stop:
+            return None
+        self._sync = slot.sync
+        lease = tuple((i.start, i.stop) for i in slot.lease)
+        return SlotPlan(slot.sync, lease, slot.num_steps, slot.tokens_committed, slot.tokens_last_sync, slot.evaluate)
+
+    def progress(self, steps_done: int, loss: float, tokens: int) -> bool:
+        """See OuterPlug."""
+        request = trainer_pb2.ProgressRequest(sync=self._sync, steps_done=steps_done, loss=loss, num_tokens=tokens)
+        return bool(self._progress(request).go_on)
+
+    def contribute(self, result: SlotResult) -> None:
+        """See OuterPlug."""
+        done = trainer_pb2.SlotDone(
+            sync=result.sync,
+            num_steps=result.num_steps,
+            num_samples=result.num_samples,
+            num_tokens=result.num_tokens,
+            loss=result.loss,
+            compute_s=result.compute_s,
+        )
+        if result.heldout_loss is not None:
+            done.heldout_loss = result.heldout_loss
+        self._contribute(done)
+
+
+def run_trainer(folder: Path, outfit: Outfit) -> None:
+    """Train for the daemon behind `folder` until it says stop or is gone; a daemon's remains are cleared then."""
+    os.nice(NICE)
+    with grpc.insecure_channel(f"unix:{folder / GRPC_SOCKET}") as channel:
+        attach = channel.unary_unary(f"/{SERVICE}/Attach", trainer_pb2.AttachRequest.SerializeToString, trainer_pb2.AttachReply.FromString)
+        try:
+            told = attach(trainer_pb2.AttachRequest(rank=0, pid=os.getpid()))
+            shared = SharedState(take_descriptor(folder / DESCRIPTOR_SOCKET), told.num_elements)
+            torch.set_num_threads(max(1, told.num_threads))
+            replica, source, heldout = outfit(run_from_bytes(told.run_config), Path(told.data_dir), told.micro_batch)
+            layout = Layout(tuple(Slot(t.name, tuple(t.shape), t.offset) for t in told.layout))
+            train(replica, source, DaemonPlug(channel, layout.views(shared.anchor), layout.views(shared.local)), heldout)
+        except grpc.RpcError:
+            shutil.rmtree(folder, ignore_errors=True)

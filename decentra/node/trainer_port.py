@@ -1,0 +1,139 @@
+"""The trainer as the daemon sees it: a small gRPC service on a Unix socket, behind rounds.ports.TrainerPort."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import grpc
+import torch
+
+from decentra.config import NodeConfig, run_bytes
+from decentra.node.shared_state import SharedState, offer_descriptor
+from decentra.rounds.ports import Run
+from decentra.types import SlotPlan, SlotResult
+from decentra.wire.v1 import swarm_pb2, trainer_pb2
+
+SERVICE = "decentra.wire.v1.Trainer"
+GRPC_SOCKET = "trainer.sock"
+DESCRIPTOR_SOCKET = "memory.sock"
+ATTACH_TIMEOUT_S = 20.0
+
+
+class ProcessTrainer:
+    """One trainer process's port. Calls of the process and of the member meet on the daemon's loop."""
+
+    def __init__(self, run: Run, node: NodeConfig, shared: SharedState, data_dir: Path) -> None:
+        self.local: torch.Tensor = shared.local
+        self.folder = Path(tempfile.mkdtemp(prefix="decentra-"))
+        self.loss = float("nan")
+        self.heldout: float | None = None
+        self._run, self._node, self._shared, self._data_dir = run, node, shared, data_dir
+        self._plan: SlotPlan | None = None
+        self._handed = False
+        self._result: asyncio.Future[SlotResult] | None = None
+        self._changed = asyncio.Event()
+        self._progress = (0, 0)
+        self._stopping = False
+        self._server: Any = None
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    async def start(self) -> None:
+        """Open both sockets, in a folder of this user alone."""
+        self._listening.bind(str(self.folder / DESCRIPTOR_SOCKET))
+        self._listening.listen()
+        self._listening.settimeout(ATTACH_TIMEOUT_S)
+        self._server = grpc.aio.server()
+        unary = grpc.unary_unary_rpc_method_handler
+        handlers = {
+            "Attach": unary(self._attach, trainer_pb2.AttachRequest.FromString, trainer_pb2.AttachReply.SerializeToString),
+            "NextSlot": unary(self._next_slot, trainer_pb2.NextSlotRequest.FromString, trainer_pb2.Slot.SerializeToString),
+            "Progress": unary(self._on_progress, trainer_pb2.ProgressRequest.FromString, trainer_pb2.ProgressReply.SerializeToString),
+            "Contribute": unary(self._contribute, trainer_pb2.SlotDone.FromString, trainer_pb2.ContributeReply.SerializeToString),
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        self._server.add_insecure_port(f"unix:{self.folder / GRPC_SOCKET}")
+        await self._server.start()
+
+    async def close(self) -> None:
+        """Tell the trainer to end, and remove the sockets."""
+        self._stopping = True
+        self._wake()
+        await self._server.stop(2.0)
+        self._listening.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- the member's side ------------------------------------------------------------------------------------------
+
+    async def train(self, plan: SlotPlan) -> SlotResult:
+        """See rounds.ports.TrainerPort."""
+        self._plan, self._handed, self._progress = plan, False, (0, plan.num_steps)
+        self._result = asyncio.get_running_loop().create_future()
+        self._wake()
+        try:
+            return await self._result
+        finally:
+            self._plan, self._result, self._progress = None, None, (0, 0)
+
+    def progress(self) -> tuple[int, int]:
+        """See rounds.ports.TrainerPort."""
+        return self._progress
+
+    def trainer_lost(self) -> None:
+        """The process has died: its slot is handed out again to the next one."""
+        self._handed = False
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # -- the process's side -----------------------------------------------------------------------------------------
+
+    async def _attach(self, request: trainer_pb2.AttachRequest, context: Any) -> trainer_pb2.AttachReply:
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(None, offer_descriptor, self._listening, self._shared.descriptor)
+        return trainer_pb2.AttachReply(
+            run_config=run_bytes(self._run.config),
+            layout=[swarm_pb2.Tensor(name=s.name, shape=s.shape, offset=s.offset) for s in self._run.layout.slots],
+            num_elements=self._shared.num_elements,
+            data_dir=str(self._data_dir),
+            num_threads=self._node.trainer_threads,
+            micro_batch=self._node.micro_batch,
+            device="cpu",
+        )
+
+    async def _next_slot(self, request: trainer_pb2.NextSlotRequest, context: Any) -> trainer_pb2.Slot:
+        while self._plan is None or self._handed:
+            if self._stopping:
+                return trainer_pb2.Slot(stop=True)
+            await self._changed.wait()
+        plan, self._handed = self._plan, True
+        return trainer_pb2.Slot(
+            sync=plan.sync,
+            lease=[swarm_pb2.Interval(start=start, stop=stop) for start, stop in plan.lease],
+            num_steps=plan.num_steps,
+            tokens_committed=plan.tokens_committed,
+            tokens_last_sync=plan.tokens_last_sync,
+            evaluate=plan.evaluate,
+        )
+
+    async def _on_progress(self, request: trainer_pb2.ProgressRequest, context: Any) -> trainer_pb2.ProgressReply:
+        wanted = self._plan is not None and self._plan.sync == request.sync and not self._stopping
+        if wanted and self._plan is not None:
+            self._progress = (request.steps_done, self._plan.num_steps)
+            self.loss = request.loss
+        return trainer_pb2.ProgressReply(go_on=wanted)
+
+    async def _contribute(self, request: trainer_pb2.SlotDone, context: Any) -> trainer_pb2.ContributeReply:
+        if self._plan is not None and self._plan.sync == request.sync and self._result is not None and not self._result.done():
+            heldout = request.heldout_loss if request.HasField("heldout_loss") else None
+            result = SlotResult(
+                request.sync, request.num_steps, request.num_samples, request.num_tokens, request.loss, request.compute_s, heldout
+            )
+            self._result.set_result(result)
+        return trainer_pb2.ContributeReply()

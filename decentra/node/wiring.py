@@ -1,0 +1,69 @@
+"""What a node needs that is concrete: build fills this in, so that the node names no classes of other rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from decentra.config import NodeConfig, RunConfig
+from decentra.directory.base import Directory
+from decentra.ledger.files import Files
+from decentra.outer.layout import Layout
+from decentra.rounds.ports import MakeMachine
+from decentra.seams import Signer, Verifier
+from decentra.transport.base import Handler, Transport
+from decentra.types import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a run can be entered, out of a join string. entrances: (endpoint, peer id) pairs."""
+
+    run_id: bytes
+    founder_key: bytes
+    token: bytes
+    dht: tuple[str, ...] = ()
+    entrances: tuple[tuple[str, PeerId], ...] = ()
+
+
+class NodeTransport(Transport, Protocol):
+    """A transport that listens. `handler` may be set once the node is ready."""
+
+    handler: Handler | None
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """This node's identity, ready to use."""
+
+    signer: Signer
+    verifier: Verifier
+    server_certificate: Callable[[Door], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The founder's data: files by name on disk, samples in one epoch, and the first weights laid out."""
+
+    files: dict[str, Path]
+    num_samples: int
+    layout: Layout
+    fill: Callable[[Layout, object], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Factories, each from plain values."""
+
+    make_machine: MakeMachine
+    credentials: Callable[[Path], Credentials]
+    transport: Callable[[Path, Door, NodeConfig], Awaitable[NodeTransport]]
+    directory: Callable[[Door, NodeConfig, NodeTransport, Verifier, Callable[[str], None]], Awaitable[Directory]]
+    text: Callable[[RunConfig, Path], Text]
+    disk: Callable[[Path], Files]
+    encode_door: Callable[[Door], str]
+    decode_door: Callable[[str], Door]
+    dial: Callable[[NodeTransport, Sequence[tuple[str, PeerId]]], Awaitable[list[PeerId]]]
