@@ -67,11 +67,12 @@ class SlotResult:
 
 @dataclass(slots=True)
 class RoundReport:
-    """What one round did, as seen by one member. All `_s` are seconds of the loop's clock."""
+    """What one round did, as seen by one member. All `_s` are seconds of the loop's clock; at_s: when it was applied."""
 
     entry: int
     sync: int | None
     state_hash: str
+    at_s: float = 0.0
     alive: int = 0
     in_view: int = 0
     averaged: int = 0

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import shutil
 import socket
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -49,6 +51,7 @@ class BootstrapNode:
             return cls(p2p, dht, _ordered([str(address) for address in await p2p.get_visible_maddrs()]))
         except BaseException:
             await p2p.shutdown()
+            shutil.rmtree(p2p.socket_folder, ignore_errors=True)
             raise
 
     def addresses(self) -> tuple[str, ...]:
@@ -70,6 +73,7 @@ class BootstrapNode:
             logger.debug("the DHT node did not leave in order: %s", error)
         finally:
             await self._p2p.shutdown()
+            shutil.rmtree(self._p2p.socket_folder, ignore_errors=True)
 
 
 class HivemindDirectory:
@@ -178,8 +182,11 @@ async def _start_p2p(module: Any, initial_peers: Sequence[str], host: str, port:
             raise SetupError(f"DHT address {address!r} cannot be read; write /ip4/HOST/tcp/PORT/p2p/ID, as bootstrap prints it")
     _check_port_is_free(host, port)
     local = host.startswith("127.") or host in ("::1", "localhost")
+    folder = tempfile.mkdtemp(prefix="decentra-dht-")
+    # p2pd and its client meet on sockets that hivemind puts into /tmp and leaves there: a folder of our own goes with us.
+    private = type("P2P", (module.P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "socket_folder": folder})
     creating = asyncio.get_running_loop().create_task(
-        module.P2P.create(
+        private.create(
             initial_peers=list(initial_peers) or None,
             host_maddrs=[_multiaddr("127.0.0.1" if host == "localhost" else host, port)],
             announce_maddrs=[_multiaddr(announce, port)] if announce else None,
@@ -195,8 +202,10 @@ async def _start_p2p(module: Any, initial_peers: Sequence[str], host: str, port:
         await asyncio.wait({creating})
         if creating.exception() is None:
             await creating.result().shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
         if "bootstrap peers" in str(error) or (initial_peers and "seconds" in str(error)):
             raise SetupError(f"no DHT node answers at {', '.join(initial_peers)}; is it running, and reachable from here?") from error
         raise SetupError(f"the DHT is not available here: {error}; use gRPC endpoints (dht = false)") from error

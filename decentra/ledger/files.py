@@ -1,7 +1,7 @@
 """The files seam: where a node's ledger stands. A disk, and a memory one that simulations can crash.
 
 Contract (tests/contracts/test_files.py): names are relative paths with '/'. `write` is atomic and durable when it
-returns; `append` is durable when it returns, and a crash inside it leaves a prefix of the data.
+returns; `append` is durable when it returns; a crash inside it leaves a prefix of the data, an error nothing.
 """
 
 from __future__ import annotations
@@ -73,7 +73,11 @@ class DiskFiles:
         temporary = path.with_name(path.name + ".tmp")
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_durably(temporary, data, os.O_TRUNC)
+            try:
+                _write_durably(temporary, data, os.O_TRUNC)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
             os.replace(temporary, path)
             _sync_folder(path.parent)
 
@@ -81,10 +85,15 @@ class DiskFiles:
         """See Files."""
         path = self.root / name
         with _disk_errors(path):
-            is_new = not path.exists()
+            before = path.stat().st_size if path.exists() else -1
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_durably(path, data, os.O_APPEND)
-            if is_new:
+            try:
+                _write_durably(path, data, os.O_APPEND)
+            except OSError:
+                if path.exists():
+                    os.truncate(path, max(0, before))
+                raise
+            if before < 0:
                 _sync_folder(path.parent)
 
     def names(self, folder: str) -> list[str]:

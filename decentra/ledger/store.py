@@ -249,12 +249,13 @@ class Store:
         """Fill `tensors` from a snapshot. Raises StateError where the bytes are not those that its header names."""
         state = from_header(self.snapshot(r).header)
         for fragment in fragments:
-            for kind, flat, root in zip(("anchor", "momentum"), (tensors.anchor, tensors.momentum), state.roots[fragment.index], strict=True):
+            targets = (tensors.anchor[fragment.elements], tensors.momentum[fragment.elements])
+            for kind, target, root in zip(("anchor", "momentum"), targets, state.roots[fragment.index], strict=True):
                 data = self.files.read(f"snapshots/{r}/{kind}-{fragment.index}") or b""
-                array = np.frombuffer(data, dtype="<f4")
-                if chain.tensor_root(array).hex() != root:
+                array = np.frombuffer(data, dtype="<f4") if len(data) == target.nbytes else None
+                if array is None or chain.tensor_root(array).hex() != root:
                     raise StateError(f"snapshot {r} is damaged ({kind}); move the state directory away and join again")
-                flat[fragment.elements].copy_(torch.from_numpy(array.copy()))
+                target.copy_(torch.from_numpy(array.copy()))
         return state
 
     def _register_snapshot(self, r: int) -> None:

@@ -74,6 +74,7 @@ async def run_node(start: Start, wiring: Wiring, note: Note, announce_join: Call
     files = wiring.disk(start.state)
     node.store = Store.open(files, lambda: secrets.randbits(62))
     node.credentials = wiring.credentials(start.state)
+    files.write("peer.txt", node.credentials.signer.peer.encode())
     tensors_of_founder = None
     if start.found and node.store.files.read("manifest.bin") is None:
         tensors_of_founder = await asyncio.to_thread(_found, node)

@@ -149,54 +149,6 @@ def take_offer(member: Member, signed: bytes) -> str:
     return fault
 
 
-async def pull_parts(member: Member) -> None:
-    """As an owner: pull one's blocks of every offer, one stream a sender; until cancelled."""
-    running: dict[Digest, asyncio.Task[None]] = {}
-    try:
-        while True:
-            mine = [p for p in member.state.parts if p.owner == member.peer]
-            for offer in list(member.book.offers.values()):
-                task = running.get(offer.root)
-                if offer.sender != member.peer and not member.parts.holds(offer.root, mine) and (task is None or task.done()):
-                    running[offer.root] = asyncio.ensure_future(_pull_offer(member, offer, mine))
-            for root in [root for root, task in running.items() if task.done()]:
-                running.pop(root)
-            await member.changed.wait(1.0)
-    finally:
-        for task in running.values():
-            task.cancel()
-
-
-async def _pull_offer(member: Member, offer: Offer, parts: list[Part]) -> None:
-    try:
-        await pull_contribution(member, offer, parts)
-        member.changed.notify()
-    except PeerError as error:
-        member.ports.note(f"parts of sync {offer.sync}: {error}")
-        await asyncio.sleep(member.period_s())
-
-
-async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> None:
-    """Hold the blocks of these parts of a contribution. Raises PeerError."""
-    for part in parts:
-        wanted = member.parts.missing(offer, part)
-        if wanted is None:
-            continue
-        request = state_pb2.PullRequest(
-            run_id=member.run.run_id, contribution_root=offer.root, first_block=wanted.start, num_blocks=len(wanted)
-        )
-        start, size = member.now(), 0
-        stream = pull_blocks(
-            member.ports.transport, offer.sender, request, num_blocks(offer.num_chunks), offer.blocks_digest, False, member.silence_s()
-        )
-        async for number, data, digests in stream:
-            if member.book.offers.get(offer.sender) is not offer and offer.sync != member.state.sync:
-                return
-            member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
-            size += len(data)
-        member.fetcher.saw(size, member.now() - start)
-
-
 # -- what an owner makes of a close -------------------------------------------------------------------------------------
 
 

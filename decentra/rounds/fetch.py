@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from decentra.codec.base import block_slice
+from decentra.codec.base import block_slice, num_blocks
 from decentra.errors import PeerError, PeerFault, PeerUnreachable
 from decentra.ledger import chain
 from decentra.ledger.entry import Entry
+from decentra.ledger.state import Part
 from decentra.ledger.store import object_digest
+from decentra.rounds.offers import Offer
+from decentra.rounds.parts import HeldContribution
 from decentra.transport.base import FRAME_BYTES, Transport
 from decentra.types import FILE_BLOCK_BYTES, Digest, PeerId
 from decentra.wire.v1 import state_pb2
@@ -23,30 +27,36 @@ DIGEST_BYTES = 32
 
 async def pull_blocks(
     transport: Transport, peer: PeerId, request: state_pb2.PullRequest, total_blocks: int, root: Digest, is_tensor: bool, idle_s: float
-) -> AsyncIterator[tuple[int, bytes, tuple[Digest, ...]]]:
+) -> AsyncGenerator[tuple[int, bytes, tuple[Digest, ...]], None]:
     """(block number, bytes, all block digests of the object) for the blocks that `request` names. Raises PeerError.
 
     The digests come first and must hash to `root`; then each block must hash to its digest. A sender that sends more,
     less or other bytes is at fault by name.
     """
-    frames = transport.pull(peer, request.SerializeToString(), idle_s)
     listed = bytearray()
-    async for frame in frames:
-        listed += frame
-        if len(listed) >= DIGEST_BYTES * total_blocks:
-            break
+    digests: tuple[Digest, ...] = ()
+    check = chain.tensor_block if is_tensor else chain.bytes_block
+    block, end = request.first_block, request.first_block + request.num_blocks
+    async with aclosing(transport.pull(peer, request.SerializeToString(), idle_s)) as frames:  # type: ignore[type-var]
+        async for frame in frames:
+            if not digests:
+                listed += frame
+                if len(listed) >= DIGEST_BYTES * total_blocks:
+                    digests = _block_digests(peer, listed, total_blocks, root)
+                continue
+            if block >= end or check(frame) != digests[block]:
+                raise PeerFault(peer, f"block {block} of {root.hex()[:12]} does not hold")
+            yield block, frame, digests
+            block += 1
+    if block != end:
+        raise PeerFault(peer, f"the stream of {root.hex()[:12]} ended at block {block}")
+
+
+def _block_digests(peer: PeerId, listed: bytes, total_blocks: int, root: Digest) -> tuple[Digest, ...]:
     digests = tuple(bytes(listed[i : i + DIGEST_BYTES]) for i in range(0, len(listed), DIGEST_BYTES))
     if len(digests) != total_blocks or chain.tree(digests) != root:
         raise PeerFault(peer, f"the block digests of {root.hex()[:12]} do not hold")
-    check = chain.tensor_block if is_tensor else chain.bytes_block
-    block = request.first_block
-    async for frame in frames:
-        if block >= request.first_block + request.num_blocks or check(frame) != digests[block]:
-            raise PeerFault(peer, f"block {block} of {root.hex()[:12]} does not hold")
-        yield block, frame, digests
-        block += 1
-    if block != request.first_block + request.num_blocks:
-        raise PeerFault(peer, f"the stream of {root.hex()[:12]} ended at block {block}")
+    return digests
 
 
 async def pull_object(
@@ -67,8 +77,9 @@ async def pull_object(
         async def take(donor: PeerId, wanted: list[int], failed: list[PeerId] = failed) -> None:
             request = state_pb2.PullRequest(run_id=run_id, object_digest=name, first_block=wanted[0], num_blocks=wanted[-1] - wanted[0] + 1)
             try:
-                async for number, data, _ in pull_blocks(transport, donor, request, total, name, is_tensor, idle_s):
-                    blocks[number] = data
+                async with aclosing(pull_blocks(transport, donor, request, total, name, is_tensor, idle_s)) as stream:
+                    async for number, data, _ in stream:
+                        blocks[number] = data
             except PeerError:
                 failed.append(donor)
 
@@ -76,6 +87,57 @@ async def pull_object(
         await asyncio.gather(*(take(donor, run) for donor, run in zip(donors, runs, strict=False)))
         donors = [donor for donor in donors if donor not in failed]
     return b"".join(blocks[b] for b in range(total))
+
+
+def owned(member: Member) -> list[Part]:
+    """The parts that this member reduces: by the map, and as leader for owners that went silent."""
+    return [p for p in (*member.state.parts, *member.takes_over) if p.owner == member.peer]
+
+
+async def pull_parts(member: Member) -> None:
+    """As an owner: pull one's blocks of every offer, one stream a sender; until cancelled."""
+    running: dict[Digest, asyncio.Task[None]] = {}
+    try:
+        while True:
+            for offer in list(member.book.offers.values()):
+                if offer.root not in running and offer.sender != member.peer and not member.parts.holds(offer.root, owned(member)):
+                    running[offer.root] = asyncio.ensure_future(_pull_offer(member, offer))
+            await member.changed.wait(1.0)
+            for root in [root for root, task in running.items() if task.done()]:
+                running.pop(root).result()
+    finally:
+        for task in running.values():
+            task.cancel()
+
+
+async def _pull_offer(member: Member, offer: Offer) -> None:
+    try:
+        await pull_contribution(member, offer, owned(member))
+        member.changed.notify()
+    except PeerError as error:
+        member.ports.note(f"parts of sync {offer.sync}: {error}")
+        await asyncio.sleep(member.period_s())
+
+
+async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> None:
+    """Hold the blocks of these parts of a contribution. Raises PeerError."""
+    for part in parts:
+        wanted = member.parts.missing(offer, part)
+        if wanted is None:
+            continue
+        request = state_pb2.PullRequest(
+            run_id=member.run.run_id, contribution_root=offer.root, first_block=wanted.start, num_blocks=len(wanted)
+        )
+        start, size = member.now(), 0
+        blocks = num_blocks(offer.num_chunks)
+        stream = pull_blocks(member.ports.transport, offer.sender, request, blocks, offer.blocks_digest, False, member.silence_s())
+        async with aclosing(stream):
+            async for number, data, digests in stream:
+                if member.book.offers.get(offer.sender) is not offer:
+                    return
+                member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
+                size += len(data)
+        member.fetcher.saw(size, member.now() - start)
 
 
 class Fetcher:
@@ -113,8 +175,17 @@ class Fetcher:
         if task is None:
             task = asyncio.ensure_future(self._pull(name, size, order, r))
             self._running[name] = task
-            task.add_done_callback(lambda _: self._running.pop(name, None))
+            task.add_done_callback(lambda done: self._has_run(name, done))
         await asyncio.shield(task)
+
+    def _has_run(self, name: Digest, task: asyncio.Task[None]) -> None:
+        self._running.pop(name, None)
+        if not task.cancelled():
+            task.exception()
+
+    def running(self) -> list[asyncio.Task[None]]:
+        """Pulls under way."""
+        return list(self._running.values())
 
     async def _pull(self, name: Digest, size: int, order: list[PeerId], r: int) -> None:
         member = self._member

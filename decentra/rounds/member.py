@@ -8,48 +8,38 @@ where S moves.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import math
 from collections import deque
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-from decentra.errors import PeerError, StateError
+from google.protobuf.message import DecodeError
+
+from decentra.errors import PeerError, PeerFault, StateError
 from decentra.ledger.apply import apply, state_after
 from decentra.ledger.chain import entry_digest, header_digest
 from decentra.ledger.entry import Entry
 from decentra.ledger.state import Member as ViewMember
-from decentra.ledger.state import OuterTensors, State
+from decentra.ledger.state import OuterTensors, Part, State, from_header
 from decentra.ledger.store import Snapshot, Vote
 from decentra.rounds import records
 from decentra.rounds.ballot import certificate_fault
-from decentra.rounds.catchup import Reached
 from decentra.rounds.fetch import Fetcher
-from decentra.rounds.offers import Offer, OfferBook
+from decentra.rounds.offers import Offer, OfferBook, offer_fault
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
+from decentra.rounds.status import Beat, report_of
 from decentra.types import Digest, PeerId, RoundReport
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
+
+T = TypeVar("T")
 
 SILENCE_FLOOR_S = 4.0
 PERIOD_FLOOR_S = 0.25
 PERIODS_TO_SILENCE = 10
 HISTORY_ENTRIES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """The last heartbeat of a peer in this entry's round."""
-
-    time_s: float
-    attempt: int
-    member: ViewMember
-    newcomer: bool
-    leaving: bool
-    held: frozenset[Digest]
-    sits_out: bool
-    steps_done: int
-    num_steps: int
+GOODBYE_S = 5.0
+"""A leaver goes, as if crashed, after this long without progress."""
 
 
 class Member:
@@ -60,12 +50,14 @@ class Member:
         self.state, self.hash, self.tensors = state, state_hash, tensors
         self.book, self.parts = OfferBook(state.sync), PartStore()
         self.own: Offer | None = None
+        self.sits_out_sync = ports.store.last_offer_sync()
+        self.takes_over: tuple[Part, ...] = ()
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
         self.leader_heard: tuple[PeerId, ...] = ()
         self.leading = False
         self.collecting = False
-        self.leaving = False
+        self.leaving, self.leave_by_s = False, math.inf
         self.stopping = False
         self.behind: PeerId | None = None
         self.changed = Changed()
@@ -84,7 +76,8 @@ class Member:
         self.vote_lock, self._commit_lock = asyncio.Lock(), asyncio.Lock()
         self.tasks: asyncio.TaskGroup | None = None
         self.aside: dict[asyncio.Task[None], None] = {}
-        self._bytes_seen = (0, 0)
+        self.moving: dict[asyncio.Task[Any], None] = {}
+        self.bytes_seen = (0, 0)
         self.round_start_s = self.now()
 
     # -- small questions --------------------------------------------------------------------------------------------
@@ -105,7 +98,8 @@ class Member:
 
     def is_done(self) -> bool:
         """Whether the run has ended, or this node is leaving and out of the view."""
-        return self.run.is_done(self.state.sync, self.state.tokens) or (self.leaving and not self.in_view()) or self.stopping
+        left = self.leaving and (not self.in_view() or self.now() >= self.leave_by_s)
+        return self.run.is_done(self.state.sync, self.state.tokens) or left or self.stopping
 
     def period_s(self) -> float:
         """Heartbeat period: four control round trips at least."""
@@ -160,9 +154,11 @@ class Member:
     async def call(self, peer: PeerId, request: rounds_pb2.Request, timeout_s: float) -> rounds_pb2.Reply:
         """One control message. Raises PeerError."""
         request.run_id = self.run.run_id
-        reply = rounds_pb2.Reply()
-        reply.ParseFromString(await self.ports.transport.call(peer, request.SerializeToString(), timeout_s))
-        return reply
+        data = await self.ports.transport.call(peer, request.SerializeToString(), timeout_s)
+        try:
+            return rounds_pb2.Reply.FromString(data)
+        except DecodeError as error:
+            raise PeerFault(peer, f"its reply cannot be read: {error}") from error
 
     def learn_record(self, signed: bytes) -> swarm_pb2.Record:
         """Verify a directory record and learn how to dial its peer. Raises ValueError."""
@@ -173,14 +169,30 @@ class Member:
     async def commit(self, certified: bytes, source: PeerId) -> bool:
         """Take a certified entry: verify, pull its blobs, log, apply. False where it is not the next one.
 
-        Raises PeerFault-like ValueError where the certificate does not hold; PeerError where no holder gave the blobs.
+        Raises ValueError where the certificate does not hold; PeerError where no holder gave the blobs. A caller that is
+        cancelled does not stop it half-way, where the tensors have moved and the state has not.
         """
+        return await self._unbroken(self._commit(certified, source))
+
+    async def _unbroken(self, move: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(move)
+        self.moving[task] = None
+        task.add_done_callback(self._has_moved)
+        return await asyncio.shield(task)
+
+    def _has_moved(self, task: asyncio.Task[Any]) -> None:
+        self.moving.pop(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def _commit(self, certified: bytes, source: PeerId) -> bool:
         message = swarm_pb2.CertifiedEntry.FromString(certified)
         async with self._commit_lock:
             entry = records.parse_entry(message.entry)
             if entry.r != self.state.r:
                 if entry.r > self.state.r:
                     self.behind = source
+                    self.changed.notify()
                 return False
             certificate = records.parse_certificate(message.certificate)
             fault = certificate_fault(
@@ -188,8 +200,8 @@ class Member:
             )
             if fault or entry.state_hash != self.hash:
                 raise ValueError(fault or f"entry {entry.r} stands on another state: this replica has drifted at h_{entry.r}")
-            self.mark("certified")
             await self.fetcher.blobs_of(entry, (source,))
+            self.mark("certified")
             state = await self.ports.run_blocking(self._apply, entry, message.entry, certified)
             self._moved(entry, state, state_after(self.hash, message.entry, state), certified, certificate.ballot)
             await self._maybe_snapshot(message.entry, entry.state_hash)
@@ -214,85 +226,89 @@ class Member:
         self.ports.store.save_snapshot(snapshot, self.tensors, self.run.machine.fragments)
         self.ports.store.prune(2)
 
-    async def adopt(self, reached: Reached) -> None:
-        """Go on from a state that was fetched whole: this replica's own pending work is dropped."""
+    async def adopt(self, snapshot: Snapshot, tensors: OuterTensors) -> bool:
+        """Go on from a snapshot that was fetched whole, if it is ahead: this replica's own pending work is dropped."""
+        return await self._unbroken(self._adopt(snapshot, tensors))
+
+    async def _adopt(self, snapshot: Snapshot, tensors: OuterTensors) -> bool:
         async with self._commit_lock:
-            self.state, self.hash = reached.state, reached.state_hash
-            self.book.turn(-1)
-            self.book.turn(self.state.sync)
-            self.parts.clear()
-            self.own, self.attempt, self.beats, self.behind = None, 0, {}, None
-            self.changed.notify()
+            if snapshot.r <= self.state.r:
+                return False
+            await self.ports.run_blocking(self._take_over, snapshot, tensors)
+            self.state, self.hash, self.last_certified = from_header(snapshot.header), snapshot.state_hash(), b""
+            self.sits_out_sync = max(self.sits_out_sync, self.ports.store.last_offer_sync())
+            self._turn(True)
+        return True
+
+    def _take_over(self, snapshot: Snapshot, tensors: OuterTensors) -> None:
+        self.ports.store.restart_log()
+        self.ports.store.save_snapshot(snapshot, tensors, self.run.machine.fragments)
+        self.tensors.anchor.copy_(tensors.anchor)
+        self.tensors.momentum.copy_(tensors.momentum)
 
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
         self.state, self.hash, self.last_certified = state, state_hash, certified
         self.mark("applied")
-        self._report(entry, ballot)
+        self.history.append(report_of(self, entry, ballot))
+        self._turn(entry.sync is not None)
+
+    def _turn(self, new_sync: bool) -> None:
+        """A new round, and maybe a new sync, begins."""
         self.attempt, self.beats, self.leader_heard, self.behind = 0, {}, (), None
         self.collecting = self.leading = False
-        if entry.sync is not None:
-            self.book.turn(state.sync)
+        self.takes_over = ()
+        if self.leaving:
+            self.leave_by_s = self.now() + GOODBYE_S
+        if new_sync:
+            self.book.offers.clear()
             self.parts.clear()
-            self.own = None
             self.marks = {}
             self.round_start_s = self.now()
-        self.wait(f"sync {state.sync}")
+        self.book.sync = self.state.sync
+        # An entry without sync may remove a sender, or replace its incarnation: its offer can no longer be counted.
+        self.book.offers = {peer: offer for peer, offer in self.book.offers.items() if not self.fault_of(offer)}
+        self.own = self.book.offers.get(self.peer)
+        self.wait(f"sync {self.state.sync}")
         self.changed.notify()
 
-    def _report(self, entry: Entry, ballot: int) -> None:
-        marks, now = self.marks, self.now()
-        made, last = marks.get("offered", now), marks.get("last_offer", now)
-        closed = marks.get("closed", marks.get("proposed", now))
-        proposed, certified = marks.get("proposed", now), marks.get("certified", now)
-        up, down = self.ports.transport.counters()
-        counted = {c.sender for c in entry.counted}
-        left_out = {p: "not heard" if p not in entry.heard else "not offered in time" for p in self.state.expected() if p not in counted}
-        report = RoundReport(
-            entry=entry.r,
-            sync=entry.sync,
-            state_hash=self.hash.hex(),
-            alive=len(entry.heard),
-            in_view=len(self.state.members),
-            averaged=len(counted),
-            tokens=sum(c.weight_tokens for c in entry.counted),
-            bytes_up=up - self._bytes_seen[0],
-            bytes_down=down - self._bytes_seen[1],
-            attempts=ballot + 1,
-        )
-        if entry.sync is not None:
-            report.times_s = {
-                "compute": marks.get("trained", now) - marks.get("slot", marks.get("trained", now)),
-                "encode": made - marks.get("trained", made),
-                "wait": max(0.0, last - made),
-                "transfer": max(0.0, closed - max(made, last)),
-                "reduce": max(0.0, proposed - closed),
-                "ballot": max(0.0, certified - proposed),
-                "apply": max(0.0, now - certified),
-                "round": now - self.round_start_s,
-            }
-            report.left_out = left_out
-            report.heldout_loss = self.heldout_loss.get(entry.sync)
-            self._bytes_seen = (up, down)
-        self.history.append(report)
+    def fault_of(self, offer: Offer) -> str:
+        """Why an offer cannot be counted in the due sync; "" where it can."""
+        machine = self.run.machine
+        chunks = machine.fragments[offer.sync % len(machine.fragments)].num_chunks
+        return offer_fault(offer, self.state, len(machine.fragments), chunks, machine.up)
 
     def vote(self) -> Vote:
         """This member's vote for the due entry."""
         stored = self.ports.store.vote
         return stored if stored.r == self.state.r else Vote(self.state.r)
 
+    async def cast(self, r: int, change: Callable[[Vote], Vote | None]) -> Vote | None:
+        """Change this member's vote for entry r and write it down; None where `change` forbids it or the round is over."""
+        return await self._unbroken(self._cast(r, change))
+
+    async def _cast(self, r: int, change: Callable[[Vote], Vote | None]) -> Vote | None:
+        async with self.vote_lock:
+            vote = change(self.vote()) if r == self.state.r else None
+            if vote is not None:
+                await self.ports.run_blocking(self.ports.store.save_vote, vote)
+            return vote
+
+    def may_vote(self) -> bool:
+        """Whether this member votes in the due round: not where its store is older than what it once signed."""
+        return self.in_view() and self.ports.store.vote.r <= self.state.r
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
         """Ask to be left out of the next view."""
-        self.leaving = True
+        self.leaving, self.leave_by_s = True, self.now() + GOODBYE_S
         self.changed.notify()
+
+    def loose_tasks(self) -> list[asyncio.Task[Any]]:
+        """Tasks that run aside of the one that lives this member's life."""
+        return [*self.aside, *self.moving, *self.fetcher.running()]
 
 
 def announced(peer: PeerId, incarnation: int, dialable: bool, run: Run, rates: tuple[int, int] = (0, 0)) -> ViewMember:
     """A node as it announces itself to the view."""
     return ViewMember(peer, incarnation, dialable, run.announced_samples, *rates)
-
-
-def as_now(member: ViewMember) -> ViewMember:
-    """A member as it announces itself, without what the ledger knows of it."""
-    return dataclasses.replace(member, first_sync=0, unheard_syncs=0, last_claim_samples=0, last_roots=("",))

@@ -1,0 +1,141 @@
+"""The demo: play a swarm of processes, then evaluate, generate, draw and sum up from what it left on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from decentra import build
+from decentra.config import CodecConfig, InnerConfig, OuterConfig, RunConfig, check_run, parse_link
+from decentra.data.shards import unigram_entropy
+from decentra.data.tokenizer import Tokenizer
+from decentra.errors import SetupError
+from decentra.model.generate import generate
+from decentra.model.presets import preset
+from decentra.node.daemon import config_hash
+from decentra.observe.plot import plot_run
+from decentra.observe.summary import losses, summarize
+from decentra.sim.cluster import contribution_bytes
+from decentra.sim.offline import open_state
+from decentra.sim.processes import Play, ProcessSwarm, Show
+from decentra.train.evaluate import evaluate
+from decentra.train.step import copy_in
+
+PROMPTS = ("def ", "import ", "The ")
+LINE_TOKENS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    peers: int
+    rounds: int
+    link: str
+    codec: str
+    out: Path
+    cache: Path
+    seed: int
+    time_limit_s: float
+
+
+def demo_run(settings: Settings) -> RunConfig:
+    """The run of the demo: a Llama of 2.7 million parameters, H = 25."""
+    run = RunConfig(
+        name="demo",
+        seed=settings.seed,
+        start_members=settings.peers,
+        stop_syncs=settings.rounds,
+        model=preset("demo"),
+        inner=InnerConfig(lr=3e-3, warmup_tokens=50_000, batch_samples=4),
+        outer=OuterConfig(inner_steps=25, lr=0.7, momentum=0.9),
+        codec=CodecConfig(up=settings.codec, down=settings.codec),
+    )
+    check_run(run, "demo")
+    parse_link(settings.link)
+    return run
+
+
+async def run_demo(settings: Settings, show: Show) -> tuple[dict[str, Any], list[str]]:
+    """(summary, lines for people). Raises SetupError where the swarm did not start or did not end."""
+    run = demo_run(settings)
+    shutil.rmtree(settings.out, ignore_errors=True)
+    settings.out.mkdir(parents=True)
+    third = max(1, settings.rounds // 3)
+    play = Play(run, settings.peers, settings.link, settings.out, settings.cache, third, max(third + 1, 2 * settings.rounds // 3), settings.time_limit_s)
+    async with ProcessSwarm(play, build.wiring(), show) as swarm:
+        await swarm.begin()
+        await swarm.watch(build.decode_door(swarm.join_string))
+    return _report(settings, run, swarm)
+
+
+def _report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dict[str, Any], list[str]]:
+    ended, gone = swarm.final_statuses()
+    if not ended:
+        raise SetupError(f"no peer reached the end; the logs are in {settings.out}")
+    survivor = next(d for d in swarm.daemons if d.process.returncode == 0)
+    opened = open_state(survivor.state)
+    reached = opened.restore()
+    model = build.first_model(run)
+    copy_in(model, opened.run.layout.views(opened.tensors.anchor))
+    _, _, heldout = build.outfit(run, survivor.state / "files", 0)
+    unigram = unigram_entropy(np.asarray(heldout.shard.tokens))
+    summary = summarize(
+        ended,
+        seed=run.seed,
+        config_hash=config_hash(run),
+        loss_last=evaluate(model, heldout),
+        joined_late=swarm.joined_late,
+        killed=swarm.killed,
+        contribution_bytes=contribution_bytes(opened.run),
+        wall_s=swarm.elapsed_s(),
+        stopped=gone,
+    )
+    summary["unigram_entropy"] = unigram
+    summary["finished"] = len(ended) == len(swarm.daemons) - len(swarm.killed) and summary["rounds_committed"] == run.stop_syncs
+    summary["replayed_hash"] = reached.state_hash.hex()
+    summary["killed_lease_returned"] = all(peer not in reached.state.peers() and peer not in reached.state.leases for peer in swarm.killed)
+    (settings.out / "summary.json").write_text(json.dumps(summary, indent=1))
+    everyone = sorted([*ended, *gone], key=lambda s: s["peer"])
+    loss = {**losses(everyone), run.stop_syncs: summary["loss_last"]}
+    title = f"{settings.peers} + 1 peers, {settings.link or 'unshaped'}, {settings.codec}, {summary['rounds_committed']} outer steps"
+    plot_run(settings.out / "loss.png", everyone, loss, unigram, swarm.events, title)
+    return summary, [*_headline(summary, settings.out), *_samples(model, (survivor.state / "files/tokenizer.model").read_bytes(), run)]
+
+
+def _headline(summary: dict[str, Any], out: Path) -> list[str]:
+    hashes = sorted(set(summary["state_hash"].values()))
+    same = "the same state hash" if summary["hashes_equal"] and len(hashes) == 1 else "DIFFERENT state hashes"
+    killed = ", ".join(p[:8] for p in summary["killed"]) or "nobody"
+    back = " (its lease went back to the pool)" if summary["killed"] and summary["killed_lease_returned"] else ""
+    return [
+        f"{summary['rounds_committed']} outer steps, {summary['tokens_committed']:,} tokens in {summary['wall_s']:.0f} s; "
+        f"held-out loss {summary['loss_first']:.2f} -> {summary['loss_last']:.2f} nats (unigram {summary['unigram_entropy']:.2f})",
+        f"{len(summary['state_hash'])} live peers, {same} {hashes[0][:16]}; joined late: "
+        f"{', '.join(p[:8] for p in summary['joined_late']) or 'nobody'}; killed: {killed}{back}",
+        f"{summary['bytes_per_round_per_peer'] / 1e6:.2f} MB a round and peer, {summary['compression_ratio']:.2f} times less than fp32; "
+        f"{summary['compute_utilization']:.0%} of the time in inner steps",
+        f"report: {out}/summary.json, {out}/loss.png; logs beside them",
+        "",
+    ]
+
+
+def _samples(model: Any, tokenizer_bytes: bytes, run: RunConfig) -> list[str]:
+    tokenizer = Tokenizer(tokenizer_bytes)
+    lines = ["what the anchor writes:"]
+    with torch.no_grad():
+        for index, prompt in enumerate(PROMPTS):
+            ids = [tokenizer.bos, *tokenizer.encode(prompt)]
+            made = generate(model, ids, LINE_TOKENS, 0.8, run.seed + index, run.data.context)
+            text = " ".join(tokenizer.decode(made).split())
+            lines.append("  " + textwrap.shorten(text, 110, placeholder=" ..."))
+    return lines
+
+

@@ -1,0 +1,232 @@
+"""Real daemons on this machine, joined through a real bootstrap node: what `decentra demo` shows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from decentra.config import RunConfig, to_dict
+from decentra.errors import SetupError
+from decentra.node.status import Watcher
+from decentra.node.wiring import Door, Wiring
+
+Show = Callable[[Sequence[dict[str, Any]], float, str], None]
+
+START_TIMEOUT_S = 120.0
+POLL_S = 1.0
+END_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What happens: a late peer joins once `join_at` outer steps are committed, one is killed at `kill_at`; -1: never."""
+
+    run: RunConfig
+    peers: int
+    link: str
+    out: Path
+    cache: Path
+    join_at: int
+    kill_at: int
+    time_limit_s: float
+
+
+@dataclass(slots=True)
+class Daemon:
+    """One node daemon of this machine."""
+
+    number: int
+    state: Path
+    process: subprocess.Popen[bytes]
+
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+
+@dataclass(slots=True)
+class ProcessSwarm:
+    """Bootstrap node, daemons and the onlooker. Use as an async context: what it started, it ends."""
+
+    play: Play
+    wiring: Wiring
+    show: Show
+    began_s: float = field(default_factory=time.monotonic)
+    bootstrap: subprocess.Popen[bytes] | None = None
+    daemons: list[Daemon] = field(default_factory=list)
+    join_string: str = ""
+    dht: str = ""
+    last_seen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    joined_late: list[str] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
+    killed_lease: dict[str, int] = field(default_factory=dict)
+    events: list[tuple[float, str]] = field(default_factory=list)
+    _folder: str = ""
+
+    async def __aenter__(self) -> ProcessSwarm:
+        # Sockets of daemons that are killed stay in the temporary folder: one of our own, removed at the end.
+        self._folder = tempfile.mkdtemp(prefix="decentra-demo-")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        processes = [d.process for d in self.daemons] + ([self.bootstrap] if self.bootstrap else [])
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in processes:
+            try:
+                await asyncio.to_thread(process.wait, 10.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        await self._trainers_end()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _trainers_end(self) -> None:
+        """Trainers of killed daemons end by themselves once their socket is closed; wait for them."""
+        deadline = time.monotonic() + 20.0
+        while time.monotonic() < deadline and any(Path(self._folder).glob("decentra-*/trainer.sock")):
+            await asyncio.sleep(0.2)
+
+    def elapsed_s(self) -> float:
+        """Seconds since the swarm began."""
+        return time.monotonic() - self.began_s
+
+    def note(self, line: str) -> None:
+        """Something worth a line in the report."""
+        self.events.append((self.elapsed_s(), line))
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def _spawn(self, arguments: list[str], log: Path, stdout: int | None = None) -> subprocess.Popen[bytes]:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as errors:
+            return subprocess.Popen(
+                [sys.executable, "-m", "decentra.cli.main", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout if stdout is not None else errors,
+                stderr=errors,
+                env={**os.environ, "TMPDIR": self._folder},
+                start_new_session=True,
+            )
+
+    async def begin(self) -> None:
+        """Bootstrap node, founder, and the first peers. Raises SetupError with the log to read."""
+        out = self.play.out
+        (out / "run.toml").write_text(run_toml(self.play.run))
+        self.bootstrap = self._spawn(["bootstrap"], out / "bootstrap.log", subprocess.PIPE)
+        assert self.bootstrap.stdout is not None
+        line = await asyncio.wait_for(asyncio.to_thread(self.bootstrap.stdout.readline), START_TIMEOUT_S)
+        self.dht = line.decode().strip()
+        if not self.dht:
+            self.note("no DHT on this machine: the peers use the static directory")
+        entry = ["--bootstrap", self.dht] if self.dht else []
+        founder = self.start_daemon(["--run", str(out / "run.toml"), "--cache", str(self.play.cache), *entry])
+        self.join_string = await self._join_string(founder)
+        for _ in range(self.play.peers - 1):
+            self.start_daemon(["--join", self.join_string])
+
+    def start_daemon(self, arguments: list[str]) -> Daemon:
+        """One more node."""
+        number = len(self.daemons)
+        state = self.play.out / f"peer-{number}"
+        link = ["--link", self.play.link] if self.play.link else []
+        process = self._spawn(["node", *arguments, "--state", str(state), *link], self.play.out / f"peer-{number}.log")
+        daemon = Daemon(number, state, process)
+        self.daemons.append(daemon)
+        return daemon
+
+    async def _join_string(self, founder: Daemon) -> str:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not (founder.state / "join.txt").exists():
+            if not founder.running() or time.monotonic() > deadline:
+                raise SetupError(f"the founder did not start; its log is {self.play.out}/peer-0.log: {_last_line(self.play.out / 'peer-0.log')}")
+            self.show([], self.elapsed_s(), "the founder prepares text, tokenizer and first weights")
+            await asyncio.sleep(0.2)
+        return (founder.state / "join.txt").read_text()
+
+    # -- playing ----------------------------------------------------------------------------------------------------
+
+    async def watch(self, door: Door) -> None:
+        """Show the swarm until the run ends; the late peer joins and the chosen one is killed on the way."""
+        target = self.play.run.stop_syncs
+        async with Watcher(door, self.wiring) as watcher:
+            while any(daemon.running() for daemon in self.daemons):
+                if self.elapsed_s() > self.play.time_limit_s:
+                    raise SetupError(f"the swarm did not finish in {self.play.time_limit_s:.0f} s; the logs are in {self.play.out}")
+                with contextlib.suppress(SetupError):
+                    await watcher.peers()
+                statuses = await watcher.statuses()
+                for status in statuses:
+                    self.last_seen[status["peer"]] = status
+                self.show(statuses, self.elapsed_s(), "")
+                sync = max((s["sync"] for s in statuses), default=0)
+                if self.play.join_at >= 0 and sync >= self.play.join_at and len(self.daemons) == self.play.peers:
+                    self.start_daemon(["--join", self.join_string])
+                    self.note(f"a late peer joins at outer step {sync}")
+                if self.play.kill_at >= 0 and sync >= self.play.kill_at and not self.killed and sync < target:
+                    await self._kill_one(statuses, sync)
+                await asyncio.sleep(POLL_S)
+
+    async def _kill_one(self, statuses: Sequence[dict[str, Any]], sync: int) -> None:
+        """SIGKILL the leader of the running round, or an owner of it; a late peer in the view is spared."""
+        late = self._peer_of(len(self.daemons) - 1) if len(self.daemons) > self.play.peers else ""
+        if late and not any(s["peer"] == late and s["in_view"] for s in statuses):
+            return
+        chosen = [s for s in statuses if s["leading"] and s["peer"] != late] or [s for s in statuses if s["owns"] and s["peer"] != late]
+        for daemon in self.daemons:
+            if chosen and daemon.running() and self._peer_of(daemon.number) == chosen[0]["peer"]:
+                self.killed.append(chosen[0]["peer"])
+                daemon.process.kill()
+                role = "leader" if chosen[0]["leading"] else "owner"
+                self.note(f"peer {chosen[0]['peer'][:8]}, {role} of its round, is killed at outer step {sync}")
+                self.killed_lease = {chosen[0]["peer"]: chosen[0]["leases"].get(chosen[0]["peer"], 0)}
+
+    def _peer_of(self, number: int) -> str:
+        path = self.daemons[number].state / "peer.txt"
+        return path.read_text() if path.exists() else ""
+
+    def final_statuses(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """(last status of every peer that reached the end, last seen of those that did not)."""
+        ended = []
+        for daemon in self.daemons:
+            path = daemon.state / "status.json"
+            if daemon.process.poll() == 0 and path.exists():
+                ended.append(json.loads(path.read_text()))
+        names = {status["peer"] for status in ended}
+        if len(self.daemons) > self.play.peers:
+            self.joined_late = [self._peer_of(len(self.daemons) - 1)]
+        return ended, [status for peer, status in self.last_seen.items() if peer not in names]
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    return lines[-1] if lines else "it is empty"
+
+
+def run_toml(run: RunConfig) -> str:
+    """A config file with this `[run]`."""
+    lines: list[str] = []
+
+    def table(name: str, values: dict[str, Any]) -> None:
+        lines.append(f"[{name}]")
+        lines.extend(f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict))
+        for key, value in values.items():
+            if isinstance(value, dict):
+                lines.append("")
+                table(f"{name}.{key}", value)
+
+    table("run", to_dict(run))
+    return "\n".join(lines) + "\n"

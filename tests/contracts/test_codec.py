@@ -1,0 +1,145 @@
+"""The contract of `Codec`, asked of every codec that can travel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decentra import build
+from decentra.codec.base import Codec, NotFiniteError, encode
+from decentra.types import CHUNK_ELEMENTS
+
+CODECS = build.codecs()
+TINY = float(np.finfo(np.float32).smallest_subnormal)
+HUGE = float(np.finfo(np.float32).max)
+
+chunk_kinds = st.lists(st.sampled_from(["zero", "denormal", "equal", "huge", "normal", "mixed", "negative zero"]), min_size=1, max_size=4)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@pytest.fixture(params=sorted(CODECS))
+def codec(request: pytest.FixtureRequest) -> Codec:
+    return CODECS[request.param]
+
+
+def chunks_of(kinds: list[str], seed: int) -> torch.Tensor:
+    """(len(kinds) * 4096,) fp32: one chunk of each kind."""
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal((len(kinds), CHUNK_ELEMENTS)).astype(np.float32)
+    for row, kind in zip(normal, kinds, strict=True):
+        if kind == "mixed":
+            row *= np.float32(10) ** rng.integers(-38, 38, CHUNK_ELEMENTS).astype(np.float32)
+        else:
+            row *= {"zero": 0, "equal": 0, "negative zero": 0, "denormal": 50 * TINY, "huge": HUGE / 8, "normal": 1}[kind]
+        if kind == "equal":
+            row += np.float32(rng.standard_normal())
+        if kind == "negative zero":
+            row[:] = -0.0
+        if kind == "huge":
+            row[0], row[-1] = HUGE, -HUGE
+    return torch.from_numpy(normal.reshape(-1))
+
+
+def decoded(codec: Codec, packed: torch.Tensor) -> torch.Tensor:
+    out = torch.full((packed.shape[0], CHUNK_ELEMENTS), float("nan"))
+    codec.decode(packed, out)
+    return out
+
+
+def bits(values: torch.Tensor) -> bytes:
+    return values.numpy().tobytes()
+
+
+def test_it_travels_under_the_name_it_says(codec: Codec) -> None:
+    assert CODECS[codec.name] is codec and 0 < codec.chunk_bytes <= 4 * CHUNK_ELEMENTS
+
+
+def each_codec(check) -> None:
+    for codec in CODECS.values():
+        check(codec)
+
+
+@settings(max_examples=40, deadline=None)
+@given(chunk_kinds, seeds)
+def test_a_chunk_is_encoded_and_decoded_by_itself_wherever_it_is_cut(kinds: list[str], seed: int) -> None:
+    def check(codec: Codec) -> None:
+        flat = chunks_of(kinds, seed)
+        packed = encode(codec, flat)
+        assert packed.shape == (len(kinds), codec.chunk_bytes) and packed.dtype == torch.uint8
+        whole = decoded(codec, packed)
+        for index, row in enumerate(flat.view(-1, CHUNK_ELEMENTS)):
+            alone = encode(codec, row.clone())
+            assert bits(alone) == bits(packed[index])
+            assert bits(decoded(codec, alone)) == bits(whole[index])
+
+    each_codec(check)
+
+
+@settings(max_examples=40, deadline=None)
+@given(chunk_kinds, seeds)
+def test_decoding_repeats_fills_all_is_finite_and_leaves_its_input_alone(kinds: list[str], seed: int) -> None:
+    def check(codec: Codec) -> None:
+        flat = chunks_of(kinds, seed)
+        before = bits(flat)
+        packed = encode(codec, flat)
+        kept = packed.clone()
+        once = decoded(codec, packed)
+        assert bool(torch.isfinite(once).all())
+        assert bits(once) == bits(decoded(codec, packed))
+        assert torch.equal(packed, kept) and bits(flat) == before
+
+    each_codec(check)
+
+
+@settings(max_examples=20, deadline=None)
+@given(chunk_kinds, seeds)
+def test_one_and_two_threads_make_the_same_bytes(kinds: list[str], seed: int) -> None:
+    threads = torch.get_num_threads()
+
+    def check(codec: Codec) -> None:
+        flat, found = chunks_of(kinds * 8, seed), []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            packed = encode(codec, flat)
+            found.append((bits(packed), bits(decoded(codec, packed))))
+        assert found[0] == found[1]
+
+    try:
+        each_codec(check)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", ["zero", "negative zero"])
+def test_zeros_come_back_as_zeros(codec: Codec, kind: str) -> None:
+    assert not decoded(codec, encode(codec, chunks_of([kind] * 2, 0))).any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("chunk", [0, 1, 4])
+def test_what_is_not_finite_is_refused_with_the_chunk_named(codec: Codec, bad: float, chunk: int) -> None:
+    flat = chunks_of(["normal"] * 5, 0)
+    flat[chunk * CHUNK_ELEMENTS + 77] = bad
+    flat[-1] = bad if chunk < 4 else flat[-1]
+    with pytest.raises(NotFiniteError, match=f"chunk {chunk} holds NaN or infinity") as caught:
+        encode(codec, flat)
+    assert caught.value.chunk == chunk
+
+
+def test_no_chunks_are_no_bytes(codec: Codec) -> None:
+    packed = encode(codec, torch.empty(0))
+    assert packed.shape == (0, codec.chunk_bytes)
+    assert decoded(codec, packed).shape == (0, CHUNK_ELEMENTS)
+
+
+def test_a_part_of_a_larger_buffer_is_filled_in_place(codec: Codec) -> None:
+    flat = chunks_of(["normal"] * 3, 1)
+    packed = torch.zeros(5, codec.chunk_bytes, dtype=torch.uint8)
+    codec.encode(flat.view(3, -1), packed[1:4])
+    assert torch.equal(packed[1:4], encode(codec, flat)) and not packed[0].any() and not packed[4].any()
+    out = torch.zeros(5, CHUNK_ELEMENTS)
+    codec.decode(packed[1:4], out[1:4])
+    assert torch.equal(out[1:4], decoded(codec, packed[1:4])) and not out[0].any() and not out[4].any()
