@@ -1,16 +1,18 @@
 # The two commands: `make demo` (set up, then the main job) and `make test` (set up, then the tests).
 PYTHON ?= python3
+# Versions tried; `make setup CONSTRAINTS=` takes what pyproject.toml allows, and keeps a torch that is already in .venv.
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 
 .PHONY: setup demo test soak lint protos clean
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit("decentra needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'
 	touch $@
 
 demo: setup

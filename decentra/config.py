@@ -7,7 +7,9 @@ machine decides for itself and never travels. Unknown keys are errors.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -130,8 +132,9 @@ def load(path: Path) -> Config:
         raise ConfigError(f"cannot read config {path}: {error.strerror}; give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    config = from_dict(Config, raw, str(path), "")
+    config: Config = from_dict(Config, raw, str(path), "")
     check_run(config.run, str(path))
+    check_node(config.node, f"{path}: node.")
     return config
 
 
@@ -144,6 +147,9 @@ def from_dict(kind: type, raw: object, place: str, prefix: str) -> Any:
     for key in raw:
         if key not in known:
             raise ConfigError(f"{place}: unknown key {prefix}{key}; known here: {', '.join(sorted(known))}")
+    for f in dataclasses.fields(kind):
+        if f.name not in raw and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{place}: key {prefix}{f.name} is missing; add it")
     values = {key: _value(hints[key], value, place, prefix + key) for key, value in raw.items()}
     return kind(**values)
 
@@ -168,24 +174,94 @@ def _value(hint: Any, value: object, place: str, key: str) -> Any:
 
 def check_run(run: RunConfig, place: str) -> None:
     """Refuse settings that cannot train. Raises ConfigError with the rule."""
-    model, rules = run.model, []
-    rules.append((model.dim % model.num_heads == 0, f"model.dim = {model.dim} must divide by num_heads = {model.num_heads}"))
-    rules.append((model.num_heads % max(1, model.num_kv_heads) == 0 and model.num_kv_heads > 0,
-                  f"model.num_heads = {model.num_heads} must divide by num_kv_heads = {model.num_kv_heads}"))
-    rules.append(((model.dim // max(1, model.num_heads)) % 2 == 0, f"model.dim / num_heads = {model.dim // max(1, model.num_heads)} must be even (RoPE)"))
-    rules.append((0.0 < run.data.heldout_share < 0.5, f"data.heldout_share = {run.data.heldout_share} must lie between 0 and 0.5"))
-    rules.append((run.data.source == "python", f"data.source = {run.data.source!r} is not known; use 'python'"))
-    rules.append((512 <= run.data.vocab_size <= 65536, f"data.vocab_size = {run.data.vocab_size} must lie in 512 to 65536"))
-    rules.append((0.0 <= run.outer.momentum < 1.0, f"outer.momentum = {run.outer.momentum} must lie in [0, 1)"))
-    for key, value in (("outer.inner_steps", run.outer.inner_steps), ("inner.batch_samples", run.inner.batch_samples),
-                       ("data.context", run.data.context), ("start_members", run.start_members),
-                       ("model.num_layers", model.num_layers), ("eval_samples", run.eval_samples), ("snapshot_every", run.snapshot_every)):
-        rules.append((value >= 1, f"{key} = {value} must be at least 1"))
-    for key, name in (("codec.up", run.codec.up), ("codec.down", run.codec.down)):
-        rules.append((name in ("fp32", "int8"), f"{key} = {name!r} is not known; use fp32 or int8"))
-    for holds, rule in rules:
+    for holds, rule in (*_numbers(run), *_shapes(run), *_choices(run)):
         if not holds:
             raise ConfigError(f"{place}: run.{rule}")
+
+
+Rules = list[tuple[bool, str]]
+
+
+def _numbers(run: RunConfig) -> Rules:
+    model, data, inner, outer = run.model, run.data, run.inner, run.outer
+    at_least_1 = {
+        "outer.inner_steps": outer.inner_steps,
+        "inner.batch_samples": inner.batch_samples,
+        "data.context": data.context,
+        "data.max_text_bytes": data.max_text_bytes,
+        "start_members": run.start_members,
+        "model.dim": model.dim,
+        "model.num_layers": model.num_layers,
+        "model.num_heads": model.num_heads,
+        "eval_samples": run.eval_samples,
+        "snapshot_every": run.snapshot_every,
+    }
+    not_negative = {
+        "seed": run.seed,
+        "stop_syncs": run.stop_syncs,
+        "stop_tokens": run.stop_tokens,
+        "model.ffn_dim": model.ffn_dim,
+        "inner.warmup_tokens": inner.warmup_tokens,
+        "inner.decay_tokens": inner.decay_tokens,
+        "inner.weight_decay": inner.weight_decay,
+        "inner.clip": inner.clip,
+    }
+    positive = {
+        "model.norm_eps": model.norm_eps,
+        "model.rope_theta": model.rope_theta,
+        "inner.lr": inner.lr,
+        "inner.eps": inner.eps,
+        "outer.lr": outer.lr,
+    }
+    shares = {"inner.beta1": inner.beta1, "inner.beta2": inner.beta2, "outer.momentum": outer.momentum}
+    rules = [(value >= 1, f"{key} = {value} must be at least 1") for key, value in at_least_1.items()]
+    rules += [(0 <= value < 2**63, f"{key} = {value} must not be negative or beyond 2^63") for key, value in not_negative.items()]
+    rules += [(0.0 < value < math.inf, f"{key} = {value} must be a positive number") for key, value in positive.items()]
+    rules += [(0.0 <= value < 1.0, f"{key} = {value} must lie in [0, 1)") for key, value in shares.items()]
+    rules.append((0.0 <= inner.min_lr_share <= 1.0, f"inner.min_lr_share = {inner.min_lr_share} must lie in [0, 1]"))
+    return rules
+
+
+def _shapes(run: RunConfig) -> Rules:
+    model = run.model
+    dim, heads, kv_heads = model.dim, model.num_heads, model.num_kv_heads
+    head_dim = dim // max(1, heads)
+    return [
+        (heads >= 1 and dim % heads == 0, f"model.dim = {dim} must divide by num_heads = {heads}"),
+        (kv_heads >= 1 and heads % kv_heads == 0, f"model.num_heads = {heads} must divide by num_kv_heads = {kv_heads}"),
+        (head_dim >= 2 and head_dim % 2 == 0, f"model.dim / num_heads = {head_dim} must be even (RoPE)"),
+        (0.0 < run.data.heldout_share < 0.5, f"data.heldout_share = {run.data.heldout_share} must lie between 0 and 0.5"),
+        (512 <= run.data.vocab_size <= 65536, f"data.vocab_size = {run.data.vocab_size} must lie in 512 to 65536"),
+    ]
+
+
+def _choices(run: RunConfig) -> Rules:
+    name = run.name
+    usable = bool(name) and name.isprintable() and not name.startswith(".") and "/" not in name
+    rules = [
+        (usable, f"name = {name!r} cannot name a directory; use letters and digits"),
+        (run.data.source == "python", f"data.source = {run.data.source!r} is not known; use 'python'"),
+    ]
+    for key, codec in (("codec.up", run.codec.up), ("codec.down", run.codec.down)):
+        rules.append((codec in ("fp32", "int8"), f"{key} = {codec!r} is not known; use fp32 or int8"))
+    return rules
+
+
+def check_node(node: NodeConfig, place: str) -> None:
+    """Refuse what no machine can do; `place` stands before the key, "--" for options. Raises ConfigError."""
+    dashes = place.startswith("--")
+    for key, port in (("port", node.port), ("dht_port", node.dht_port), ("status_port", node.status_port)):
+        if not 0 <= port < 65536:
+            raise ConfigError(f"{place}{key}{' ' if dashes else ' = '}{port} is no port; choose 1 to 65535, or 0 for any free one")
+    if node.trainer_threads < 1 or node.micro_batch < 0 or node.keep_snapshots < 1:
+        name = "threads" if dashes else "trainer_threads"
+        raise ConfigError(
+            f"{place}{name} = {node.trainer_threads}, keep_snapshots = {node.keep_snapshots}, micro_batch = {node.micro_batch}: "
+            "the first two must be at least 1, the last not negative"
+        )
+    if not node.listen:
+        raise ConfigError(f"{place}listen is empty; give an address of this machine such as 127.0.0.1 or 0.0.0.0")
+    parse_link(node.link)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -198,9 +274,18 @@ def run_bytes(run: RunConfig) -> bytes:
     return json.dumps(to_dict(run), sort_keys=True, separators=(",", ":")).encode()
 
 
+def config_hash(run: RunConfig) -> str:
+    """Names a `[run]` for people: 16 hex digits."""
+    return hashlib.blake2b(run_bytes(run), digest_size=8).hexdigest()
+
+
 def run_from_bytes(data: bytes) -> RunConfig:
     """The `[run]` that a manifest carries. Raises ConfigError."""
-    run: RunConfig = from_dict(RunConfig, json.loads(data), "manifest", "run.")
+    try:
+        raw = json.loads(data)
+    except ValueError as error:
+        raise ConfigError(f"the manifest's settings cannot be read: {error}") from error
+    run: RunConfig = from_dict(RunConfig, raw, "manifest", "run.")
     check_run(run, "manifest")
     return run
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from decentra.config import CodecConfig, DataConfig, InnerConfig, ModelConfig, OuterConfig, RunConfig
 from decentra.data import shards
@@ -26,6 +27,12 @@ SMALL_RUN = RunConfig(
     outer=OuterConfig(inner_steps=5),
     codec=CodecConfig(up="fp32", down="fp32"),
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tensors here are small: a second thread would only wait for the first, and long where the machine is busy."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from decentra.types import CHUNK_ELEMENTS
 GROUP_ELEMENTS = 256
 NUM_GROUPS = CHUNK_ELEMENTS // GROUP_ELEMENTS
 SCALE_BYTES = 4 * NUM_GROUPS
+MAX_SCALE = float.fromhex("0x1.020406p+121")
+"""The largest fp32 whose 127-fold is finite: what is finite decodes to what is finite."""
 
 
 class Int8:
@@ -25,7 +27,7 @@ class Int8:
         """See codec.base. Division is the correctly rounded IEEE one, so bytes agree between machines."""
         refuse_not_finite(chunks)
         groups = chunks.reshape(-1, NUM_GROUPS, GROUP_ELEMENTS)
-        scale = groups.abs().amax(dim=2).div_(127.0)
+        scale = groups.abs().amax(dim=2).div_(127.0).clamp_(max=MAX_SCALE)
         divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
         q = groups.div(divisor.unsqueeze(2)).round_().clamp_(-127, 127)
         q.masked_fill_((scale == 0).unsqueeze(2), 0)

@@ -82,7 +82,7 @@ class Store:
         store._open_vote(make_incarnation)
         store._open_log()
         for name in files.names("blobs"):
-            store._objects[bytes.fromhex(name.split("/")[1].split(".")[0])] = (name, int(name.split(".")[1]), False)
+            store._keep_blob(bytes.fromhex(name.split("/")[1].split(".")[0]), name, int(name.split(".")[1]))
         for r in store.snapshots():
             store._register_snapshot(r)
         return store
@@ -165,13 +165,23 @@ class Store:
     # -- objects by digest ------------------------------------------------------------------------------------------
 
     def put_blob(self, data: bytes, r: int) -> Digest:
-        """Keep a blob that entry r may name; returns its digest."""
+        """Keep a blob that entry r may name; returns its digest. The same bytes again count as of the later entry."""
         name_digest = object_digest(data)
-        if name_digest not in self._objects:
+        known = self._objects.get(name_digest)
+        if known is None or 0 <= known[1] < r:
             name = f"blobs/{name_digest.hex()}.{r}"
             self.files.write(name, data)
-            self._objects[name_digest] = (name, r, False)
+            self._keep_blob(name_digest, name, r)
         return name_digest
+
+    def _keep_blob(self, name_digest: Digest, name: str, r: int) -> None:
+        known = self._objects.get(name_digest)
+        if known is not None and known[1] > r:
+            self.files.remove(name)
+            return
+        self._objects[name_digest] = (name, r, False)
+        if known is not None:
+            self.files.remove(known[0])
 
     def has(self, name: Digest) -> bool:
         """Whether an object is held."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decentra.codec.base import num_blocks
-from decentra.config import Config, RunConfig, differing_keys, parse_link, run_bytes
+from decentra.config import Config, RunConfig, config_hash, differing_keys, parse_link
 from decentra.errors import ConfigError, PeerError, RefusedError, StateError
 from decentra.ledger.chain import digest
 from decentra.ledger.golden import check_machine
@@ -316,9 +316,5 @@ def _summary(node: Node, member: Member, wall_s: float) -> dict[str, Any]:
     node.store.files.write("summary.json", json.dumps(summary, indent=1).encode())
     return summary
 
-
-def config_hash(config: RunConfig) -> str:
-    """Names a `[run]` for people: 16 hex digits."""
-    return digest("decentra/config", run_bytes(config)).hex()[:16]
 
 

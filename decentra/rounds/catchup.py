@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from google.protobuf.message import DecodeError
 
 from decentra.errors import PeerError, PeerFault, PeerUnreachable, RefusedError, StateError
 from decentra.ledger import chain
@@ -42,7 +44,11 @@ class Reached:
 async def call(transport: Transport, run_id: bytes, peer: PeerId, request: rounds_pb2.Request) -> rounds_pb2.Reply:
     """One control message of a node that is not a member yet. Raises PeerError."""
     request.run_id = run_id
-    return rounds_pb2.Reply.FromString(await transport.call(peer, request.SerializeToString(), CALL_TIMEOUT_S))
+    data = await transport.call(peer, request.SerializeToString(), CALL_TIMEOUT_S)
+    try:
+        return rounds_pb2.Reply.FromString(data)
+    except DecodeError as error:
+        raise PeerFault(peer, f"its reply cannot be read: {error}") from error
 
 
 async def fetch_files(ports: Ports, run: Run, donors: Sequence[PeerId]) -> int:
@@ -64,6 +70,14 @@ async def fetch_files(ports: Ports, run: Run, donors: Sequence[PeerId]) -> int:
 
 
 async def fetch_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donors: Sequence[PeerId]) -> Reached:
+    """Fill `tensors` with the newest snapshot that donors offer, and keep it in the store. Raises PeerError."""
+    snapshot = await download_snapshot(ports, run, tensors, donors)
+    await ports.run_blocking(ports.store.restart_log)
+    await ports.run_blocking(ports.store.save_snapshot, snapshot, tensors, run.machine.fragments)
+    return Reached(from_header(snapshot.header), snapshot.state_hash())
+
+
+async def download_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donors: Sequence[PeerId]) -> Snapshot:
     """Fill `tensors` with the newest snapshot that donors offer, each giving a share of the blocks. Raises PeerError."""
     heads = await _heads(ports, run, donors)
     holding = [peer for peer, head in heads.items() if head.HasField("snapshot")]
@@ -73,27 +87,30 @@ async def fetch_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donors: 
     holding = [peer for peer in holding if heads[peer].snapshot.r == newest]
     snapshot = records.of_snapshot(heads[holding[0]].snapshot)
     holding = [peer for peer in holding if records.of_snapshot(heads[peer].snapshot) == snapshot]
-    state = from_header(snapshot.header)
+    try:
+        state = from_header(snapshot.header)
+    except (ValueError, KeyError, TypeError) as error:
+        raise PeerFault(holding[0], f"the header of its snapshot {newest} cannot be read: {error}") from error
     for fragment in run.machine.fragments:
         for flat, root in zip((tensors.anchor, tensors.momentum), state.roots[fragment.index], strict=True):
             size = fragment.num_chunks * CHUNK_ELEMENTS * 4
             ports.note(f"fetching the snapshot of entry {newest}, {size / 1e6:.1f} MB, from {len(holding)} donors")
             data = await pull_object(ports.transport, run.run_id, holding, bytes.fromhex(root), size, True, IDLE_TIMEOUT_S)
             flat[fragment.elements].copy_(torch.from_numpy(np.frombuffer(bytearray(data), dtype="<f4")))
-    await ports.run_blocking(ports.store.restart_log)
-    await ports.run_blocking(ports.store.save_snapshot, snapshot, tensors, run.machine.fragments)
-    return Reached(state, snapshot.state_hash())
+    return snapshot
 
 
 async def _heads(ports: Ports, run: Run, donors: Sequence[PeerId]) -> dict[PeerId, state_pb2.Head]:
-    heads = {}
-    for peer in donors:
+    async def ask(peer: PeerId) -> state_pb2.Head | None:
         try:
             request = rounds_pb2.Request(head=state_pb2.HeadQuery(with_snapshot=True))
-            heads[peer] = (await call(ports.transport, run.run_id, peer, request)).head
+            return (await call(ports.transport, run.run_id, peer, request)).head
         except PeerError as error:
             ports.note(f"asking for a snapshot: {error}")
-    return heads
+            return None
+
+    heads = await asyncio.gather(*(ask(peer) for peer in donors))
+    return {peer: head for peer, head in zip(donors, heads, strict=True) if head is not None}
 
 
 async def replay(member: Member, donor: PeerId) -> None:
@@ -101,21 +118,31 @@ async def replay(member: Member, donor: PeerId) -> None:
 
     Where the donor no longer holds the next one, the newest snapshot is taken instead.
     """
-    while True:
-        query = state_pb2.EntriesQuery(first_r=member.state.r, limit=ENTRIES_A_QUERY)
+    stuck = False
+    while not member.is_done():
+        first_r = member.state.r
+        query = state_pb2.EntriesQuery(first_r=first_r, limit=ENTRIES_A_QUERY)
         reply = await member.call(donor, rounds_pb2.Request(entries=query), member.silence_s())
-        if not reply.entries.entries:
-            head = (await member.call(donor, rounds_pb2.Request(head=state_pb2.HeadQuery()), member.silence_s())).head
-            if head.r > member.state.r:
-                donors = [donor, *(m.peer for m in head.view if m.peer not in (donor, member.peer))]
-                await member.adopt(await fetch_snapshot(member.ports, member.run, member.tensors, donors))
-                continue
-            return
         for certified in reply.entries.entries:
             try:
                 await member.commit(certified.SerializeToString(), donor)
             except ValueError as error:
                 raise PeerFault(donor, f"its entry {member.state.r} does not hold: {error}") from error
+        if member.state.r == first_r:
+            head = (await member.call(donor, rounds_pb2.Request(head=state_pb2.HeadQuery()), member.silence_s())).head
+            if head.r <= member.state.r:
+                return
+            # Else it has the entries by now: asked once more before a snapshot is taken.
+            if head.oldest_entry > member.state.r or stuck:
+                await _take_snapshot(member, [donor, *(m.peer for m in head.view if m.peer not in (donor, member.peer))])
+        stuck = member.state.r == first_r
+
+
+async def _take_snapshot(member: Member, donors: list[PeerId]) -> None:
+    tensors = OuterTensors(torch.zeros_like(member.tensors.anchor), torch.zeros_like(member.tensors.momentum))
+    snapshot = await download_snapshot(member.ports, member.run, tensors, donors)
+    if not await member.adopt(snapshot, tensors):
+        raise PeerFault(donors[0], f"its newest snapshot is of entry {snapshot.r}, this member is at {member.state.r}")
 
 
 # -- from this node's own disk ------------------------------------------------------------------------------------------
@@ -144,7 +171,10 @@ def restore(store: Store, run: Run, tensors: OuterTensors, to_r: int | None = No
         entry: Entry = records.parse_entry(message.entry)
         if entry.state_hash != state_hash:
             raise StateError(f"entry {entry.r} stands on {entry.state_hash.hex()[:12]}, the replay is at {state_hash.hex()[:12]}")
-        state = apply(run.machine, state, tensors, entry, store.blob)
+        try:
+            state = apply(run.machine, state, tensors, entry, store.blob)
+        except KeyError as error:
+            raise StateError(f"entry {entry.r} needs a blob that is not held here; move the state directory away and join again") from error
         state_hash = state_after(state_hash, message.entry, state)
     if to_r is not None and state.r != to_r:
         raise StateError(f"the log ends at entry {state.r}, before {to_r}")

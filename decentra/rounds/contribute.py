@@ -11,6 +11,7 @@ import torch
 from decentra.codec.base import NotFiniteError, encode
 from decentra.ledger import intervals
 from decentra.ledger.chain import digest
+from decentra.ledger.store import Store
 from decentra.outer.fragments import fragment_of_sync
 from decentra.outer.pseudograd import pseudo_gradient
 from decentra.rounds import records
@@ -22,9 +23,13 @@ from decentra.wire.v1 import rounds_pb2
 if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
+PAYLOAD = "offer.bin"
+"""The last contribution as it was offered: size of the signed offer, the offer, its encoded bytes."""
+
 
 async def train_slots(member: Member) -> None:
     """Train for each due sync, from the agreed anchor, and offer the result; until cancelled."""
+    await resume(member)
     while True:
         while not may_train(member):
             await member.changed.wait(1.0)
@@ -33,7 +38,7 @@ async def train_slots(member: Member) -> None:
         result = await _train(member, plan)
         if result is not None and result.num_samples > 0:
             member.mark("trained")
-            await offer(member, result)
+            await offer(member, plan, result)
         while member.state.sync == plan.sync and not member.is_done():
             await member.changed.wait(1.0)
 
@@ -43,14 +48,14 @@ def may_train(member: Member) -> bool:
     state = member.state
     if member.is_done() or member.leaving or not member.in_view() or not state.started(member.run.config.start_members):
         return False
-    if member.peer not in state.expected() or sits_out(member):
+    if member.own is not None or member.peer not in state.expected() or sits_out(member):
         return False
     return bool(intervals.total(state.leases.get(member.peer, ())))
 
 
 def sits_out(member: Member) -> bool:
     """Whether a root for the due sync was written down before, so its bytes may have left: this sync is skipped."""
-    return member.own is None and member.ports.store.last_offer_sync() >= member.state.sync
+    return member.own is None and member.sits_out_sync >= member.state.sync
 
 
 def make_plan(member: Member) -> SlotPlan:
@@ -91,7 +96,7 @@ async def _train(member: Member, plan: SlotPlan) -> SlotResult | None:
     return result
 
 
-async def offer(member: Member, result: SlotResult) -> None:
+async def offer(member: Member, plan: SlotPlan, result: SlotResult) -> None:
     """Encode, write the root down, tell every member. Nothing happens where the pseudo-gradient is not finite."""
     state, machine = member.state, member.run.machine
     fragment = machine.fragments[fragment_of_sync(result.sync, len(machine.fragments))]
@@ -100,7 +105,7 @@ async def offer(member: Member, result: SlotResult) -> None:
     except NotFiniteError as error:
         name = member.run.layout.tensor_of_chunk(fragment.first_chunk + error.chunk)
         member.ports.note(f"sync {result.sync}: the pseudo-gradient of {name} holds NaN or infinity; this node sits the sync out")
-        await member.ports.run_blocking(member.ports.store.save_offer, result.sync, b"")
+        member.sits_out_sync = result.sync
         return
     blocks, digests, blocks_digest = await member.ports.run_blocking(_cut, packed)
     fragments = len(machine.fragments)
@@ -114,7 +119,7 @@ async def offer(member: Member, result: SlotResult) -> None:
         base_sync=result.sync - fragments if result.sync >= fragments else -1,
         weight_tokens=result.num_tokens,
         num_steps=result.num_steps,
-        claim=intervals.split(state.leases[member.peer], result.num_samples)[0],
+        claim=intervals.split(plan.lease, result.num_samples)[0],
         codec=machine.up,
         num_chunks=fragment.num_chunks,
         blocks_digest=blocks_digest,
@@ -122,19 +127,53 @@ async def offer(member: Member, result: SlotResult) -> None:
     )
     payload = records.contribution_payload(blank, member.run.run_id, norm)
     signed = member.ports.signer.sign(records.DOMAIN_OFFER, payload)
-    await member.ports.run_blocking(member.ports.store.save_offer, result.sync, signed)
-    if member.state.sync != result.sync:
-        return
     made = dataclasses.replace(blank, signed=signed, root=records.root_of(payload))
-    member.parts.held[made.root] = HeldContribution(made, digests, blocks)
+    await member.ports.run_blocking(_write_down, member.ports.store, made, packed)
+    _publish(member, made, HeldContribution(made, digests, blocks))
+
+
+def _write_down(store: Store, made: Offer, packed: torch.Tensor) -> None:
+    """Root and payload, before the first byte leaves: a restarted member sends the same bytes, or sits the sync out."""
+    store.files.write(PAYLOAD, len(made.signed).to_bytes(4, "little") + made.signed + packed.numpy().tobytes())
+    store.save_offer(made.sync, made.signed)
+
+
+async def resume(member: Member) -> None:
+    """Offer again, in the same bytes, what was written down for the due sync before a restart."""
+    written = await member.ports.run_blocking(_read_back, member)
+    if written is not None and member.sits_out_sync == written.offer.sync:
+        member.ports.note(f"sync {written.offer.sync}: offering again what was made before the restart")
+        _publish(member, written.offer, written)
+
+
+def _read_back(member: Member) -> HeldContribution | None:
+    raw = member.ports.store.files.read(PAYLOAD)
+    if raw is None:
+        return None
+    start = 4 + int.from_bytes(raw[:4], "little")
+    try:
+        made = records.open_offer(member.ports.verifier, member.run.run_id, raw[4:start])
+    except ValueError:
+        return None
+    codec = member.run.machine.codecs.get(made.codec)
+    if codec is None or len(raw) - start != made.num_chunks * codec.chunk_bytes or made.sender != member.peer:
+        return None
+    blocks, digests, root = _cut(torch.frombuffer(bytearray(raw[start:]), dtype=torch.uint8).view(made.num_chunks, -1))
+    return HeldContribution(made, digests, blocks) if root == made.blocks_digest else None
+
+
+def _publish(member: Member, made: Offer, contribution: HeldContribution) -> None:
+    """Hold one's own contribution and tell every member; nothing where it can no longer be counted."""
+    if member.fault_of(made) or member.book.add(made):
+        return
+    member.parts.held[made.root] = contribution
     member.own = made
-    member.book.add(made)
     member.mark("offered")
     member.marks["last_offer"] = member.now()
     member.wait("the offers of others")
     member.changed.notify()
-    request = rounds_pb2.Request(offer=rounds_pb2.Offer(contribution=records.to_signed(signed)))
-    for peer in state.peers():
+    request = rounds_pb2.Request(offer=rounds_pb2.Offer(contribution=records.to_signed(made.signed)))
+    for peer in member.state.peers():
         if peer != member.peer:
             member.spawn(_tell(member, peer, request))
 

@@ -6,68 +6,93 @@ import asyncio
 import dataclasses
 from typing import TYPE_CHECKING
 
-from decentra.codec.base import num_blocks
 from decentra.errors import PeerError, PeerFault, RefusedError
 from decentra.ledger.chain import entry_digest
-from decentra.ledger.entry import Sum, Term
-from decentra.ledger.state import Part
-from decentra.outer.average import coefficient_bits
+from decentra.ledger.state import Member as ViewMember
+from decentra.ledger.store import Vote
 from decentra.rounds import ballot, records
 from decentra.rounds.contribute import sits_out
-from decentra.rounds.fetch import pull_blocks
-from decentra.rounds.member import Beat, as_now
-from decentra.rounds.offers import Offer, offer_fault
-from decentra.rounds.parts import HeldContribution
-from decentra.rounds.reduction import reduce
+from decentra.rounds.owner import owned
+from decentra.rounds.status import Beat
 from decentra.rounds.validate import entry_fault
 from decentra.rounds.view import is_quorum, leader_order
-from decentra.types import Digest, PeerId
-from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
+from decentra.types import PeerId
+from decentra.wire.v1 import rounds_pb2, swarm_pb2
 
 if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
 FAILURES_TO_SILENCE = 2
+ACTIVE_PHASES = 2
+"""Waits of a leader that is not waiting for offers: for its owners, then for votes."""
 
 
 # -- following ----------------------------------------------------------------------------------------------------------
 
 
+def _follows(member: Member, r: int, attempt: int) -> bool:
+    return member.state.r == r and member.attempt == attempt and member.behind is None and not member.is_done()
+
+
 async def follow(member: Member, leader: PeerId, attempt: int) -> None:
     """Heartbeat to the leader of this attempt until the entry is agreed, the leader is given up, or it moves on."""
     r, failures, start = member.state.r, 0, member.now()
-    active_since: float | None = None
-    while member.state.r == r and member.attempt == attempt and member.behind is None and not member.is_done():
-        sent = member.now()
+    idle_since: float | None = None
+    while _follows(member, r, attempt):
+        sent, limit_s = member.now(), member.silence_s()
         try:
-            reply = (await member.call(leader, heartbeat(member), member.silence_s())).heartbeat
-        except PeerFault as error:
-            member.ports.note(f"leader {error}")
-            failures = FAILURES_TO_SILENCE
-        except PeerError:
-            failures += 1
+            reply = (await member.call(leader, heartbeat(member), limit_s)).heartbeat
+        except PeerError as error:
+            if isinstance(error, PeerFault):
+                member.ports.note(f"leader {error}")
+            failures = FAILURES_TO_SILENCE if isinstance(error, PeerFault) else failures + 1
         else:
             failures = 0
             member.rtt_s = 0.8 * member.rtt_s + 0.2 * (member.now() - sent)
-            if member.state.r != r:
+            if not _follows(member, r, attempt):
                 return
             hear_leader(member, leader, reply)
-            active_since = None if reply.waiting and member.peer in reply.heard else active_since or member.now()
-            if reply.attempt > attempt or reply.over:
-                give_up(member, max(attempt + 1, reply.attempt), "the leader gave the attempt up")
+            if await _moves_with(member, reply, attempt):
                 return
-            if reply.attempt < attempt and reply.r == r and await still_led(member, reply.attempt):
-                member.attempt = reply.attempt
-                return
+            idle_since = None if reply.waiting and member.peer in reply.heard else idle_since or member.now()
+            if reply.heard:
+                limit_s = ACTIVE_PHASES * member.patience_s(entry_bytes_expected(member))
         silent = failures >= FAILURES_TO_SILENCE
-        too_long = active_since is not None and member.now() - active_since > member.patience_s(entry_bytes_expected(member))
-        if (silent or too_long) and member.in_view():
-            give_up(member, attempt + 1, f"leader {leader[:8]} is {'silent' if silent else 'too slow'} since {member.now() - start:.0f} s")
-            return
-        if silent:
-            member.attempt = attempt + 1
+        if _follows(member, r, attempt) and (silent or (idle_since is not None and member.now() - idle_since > limit_s)):
+            why = f"leader {leader[:8]} is {'silent' if silent else 'too slow'} since {member.now() - start:.0f} s"
+            give_up(member, attempt + 1, why)
             return
         await member.changed.wait(member.period_s())
+
+
+async def _moves_with(member: Member, reply: rounds_pb2.HeartbeatReply, attempt: int) -> bool:
+    """Whether the leader's answer moves this member to another attempt, or to another entry."""
+    if reply.attempt > attempt or reply.over:
+        give_up(member, max(attempt + 1, reply.attempt), "the leader gave the attempt up")
+        return True
+    if reply.attempt == attempt or reply.r != member.state.r:
+        return False
+    order = leader_order(member.hash, member.state.members)
+    return await goes_back(member, order[reply.attempt % len(order)], attempt)
+
+
+async def goes_back(member: Member, leader: PeerId, attempt: int) -> bool:
+    """Return to the earlier attempt that a peer still leads and hears this member in: then it is not deposed."""
+    r = member.state.r
+    try:
+        if leader == member.peer:
+            return False
+        reply = (await member.call(leader, heartbeat(member), member.silence_s())).heartbeat
+    except PeerError:
+        return False
+    if not _follows(member, r, attempt):
+        return True
+    order = leader_order(member.hash, member.state.members)
+    leads = reply.r == r and bool(reply.heard) and order[reply.attempt % len(order)] == leader
+    if not leads or not member.vote().promised <= reply.attempt < attempt:
+        return False
+    give_up(member, reply.attempt, f"{leader[:8]} still leads")
+    return True
 
 
 def heartbeat(member: Member) -> rounds_pb2.Request:
@@ -109,21 +134,6 @@ def give_up(member: Member, attempt: int, why: str) -> None:
     member.changed.notify()
 
 
-async def still_led(member: Member, attempt: int) -> bool:
-    """Whether the leader of an earlier attempt still answers and hears this member: then it is not deposed."""
-    if member.vote().promised > attempt:
-        return False
-    order = leader_order(member.hash, member.state.members)
-    leader = order[attempt % len(order)]
-    if leader == member.peer:
-        return False
-    try:
-        reply = (await member.call(leader, heartbeat(member), member.silence_s())).heartbeat
-    except PeerError:
-        return False
-    return bool(reply.attempt == attempt and not reply.over and reply.r == member.state.r)
-
-
 def entry_bytes_expected(member: Member) -> int:
     """Bytes a member still pulls for the due sync: the whole fragment, encoded."""
     machine = member.run.machine
@@ -140,96 +150,81 @@ def take_offer(member: Member, signed: bytes) -> str:
         offer = records.open_offer(member.ports.verifier, member.run.run_id, signed)
     except ValueError as error:
         return str(error)
-    machine, known = member.run.machine, len(member.book.offers)
-    chunks = machine.fragments[offer.sync % len(machine.fragments)].num_chunks
-    fault = offer_fault(offer, member.state, len(machine.fragments), chunks, machine.up) or member.book.add(offer)
+    known = len(member.book.offers)
+    fault = member.fault_of(offer) or member.book.add(offer)
     if not fault and len(member.book.offers) > known:
         member.marks["last_offer"] = member.now()
         member.changed.notify()
     return fault
 
 
-# -- what an owner makes of a close -------------------------------------------------------------------------------------
-
-
-async def reduce_close(member: Member, close: rounds_pb2.Close) -> rounds_pb2.Report:
-    """Average exactly that close, encode once, keep the blobs. Raises RefusedError or PeerError."""
-    if close.r != member.state.r or close.sync != member.state.sync or close.ballot < member.vote().promised:
-        raise RefusedError(f"close of entry {close.r} in ballot {close.ballot} is not obeyed at entry {member.state.r}")
-    for signed in close.offers:
-        take_offer(member, signed.SerializeToString())
-    by_root = {offer.root: offer for offer in member.book.offers.values()}
-    missing = [root.hex()[:12] for root in close.roots if root not in by_root]
-    if missing or not close.roots:
-        raise RefusedError(f"the close names roots that are not offered here: {', '.join(missing)}")
-    chosen = [by_root[root] for root in close.roots]
-    member.mark("closed")
-    mine = [p for p in records.of_parts(close.parts) if p.owner == member.peer]
-    await asyncio.gather(*(pull_contribution(member, offer, mine) for offer in chosen if offer.sender != member.peer))
-    machine = member.run.machine
-    up, down = machine.codecs[machine.up], machine.codecs[machine.down]
-    sums = []
-    for part in mine:
-        packed = member.parts.packed({o.root: o.sender for o in chosen}, part, up)
-        weights = {o.sender: o.weight_tokens for o in chosen}
-        out = await member.ports.run_blocking(reduce, packed, weights, up, down)
-        blob = await member.ports.run_blocking(member.ports.store.put_blob, out.numpy().tobytes(), close.r)
-        sums.append(Sum(part.first_block, part.num_blocks, down.name, (Term(blob, coefficient_bits(1, 1)),)))
-    return rounds_pb2.Report(close_digest=records.close_digest(close), sums=records.to_sums(sums))
+def only_its_leader(member: Member, sender: PeerId, attempt: int) -> None:
+    order = leader_order(member.hash, member.state.members)
+    if order[attempt % len(order)] != sender:
+        raise RefusedError(f"attempt {attempt} is not {sender[:8]}'s")
 
 
 # -- the acceptor -------------------------------------------------------------------------------------------------------
 
 
 async def answer_prepare(member: Member, sender: PeerId, message: rounds_pb2.Prepare) -> rounds_pb2.Promise:
-    """Promise a ballot, durably, unless something higher was promised or the present leader is heard."""
-    if message.r != member.state.r or not member.in_view():
-        return rounds_pb2.Promise(highest=member.vote().promised, reason=f"this member is at entry {member.state.r}")
-    async with member.vote_lock:
-        vote = ballot.promise(member.vote(), message.ballot)
-        if vote is None:
-            return rounds_pb2.Promise(highest=member.vote().promised, reason="a higher ballot was promised")
-        await member.ports.run_blocking(member.ports.store.save_vote, vote)
+    """Promise a ballot to its leader, durably, unless something higher was promised."""
+    if message.r > member.state.r:
+        _fall_behind(member, sender)
+    if message.r != member.state.r or not member.may_vote():
+        return rounds_pb2.Promise(reason=f"this member is at entry {member.state.r}")
+    only_its_leader(member, sender, message.ballot)
+    vote = await member.cast(message.r, lambda vote: ballot.promise(vote, message.ballot))
+    if vote is None or member.state.r != message.r:
+        return rounds_pb2.Promise(highest=_promised(member, message.r), reason="promised or applied something else")
     if message.ballot > member.attempt:
         give_up(member, message.ballot, f"{sender[:8]} leads")
-    mine = [p for p in member.state.parts if p.owner == member.peer]
     promise = rounds_pb2.Promise(
         promised=True,
         highest=message.ballot,
         offers=[records.to_signed(o.signed) for o in member.book.offers.values()],
-        held=[o.root for o in member.book.offers.values() if member.parts.holds(o.root, mine)],
+        held=[o.root for o in member.book.offers.values() if member.parts.holds(o.root, owned(member))],
     )
     if vote.accepted_ballot >= 0:
         promise.accepted_ballot, promise.accepted_entry = vote.accepted_ballot, vote.accepted_entry
     return promise
 
 
+def _promised(member: Member, r: int) -> int:
+    return member.vote().promised if member.state.r == r else 0
+
+
+def _fall_behind(member: Member, donor: PeerId) -> None:
+    member.behind = donor
+    member.changed.notify()
+
+
 async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal) -> rounds_pb2.Accept:
     """Validate, hold every blob, write down, sign. A refusal says why and the ballot promised."""
-    promised = member.vote().promised
-    if message.r != member.state.r or not member.in_view():
-        if message.r > member.state.r:
-            member.behind = sender
-            member.changed.notify()
-        return rounds_pb2.Accept(highest=promised, reason=f"this member is at entry {member.state.r}")
+    if message.r > member.state.r:
+        _fall_behind(member, sender)
+    if message.r != member.state.r or not member.may_vote():
+        return rounds_pb2.Accept(reason=f"this member is at entry {member.state.r}")
+    only_its_leader(member, sender, message.ballot)
     member.mark("closed")
     member.mark("proposed")
     entry = records.parse_entry(message.entry)
-    order = leader_order(member.hash, member.state.members)
     fault = entry_fault(member.run.run_id, member.run.machine, member.state, member.hash, entry)
-    if not fault and order[message.ballot % len(order)] != sender:
-        fault = f"attempt {message.ballot} is not {sender[:8]}'s"
     if fault:
         member.ports.note(f"entry {message.r} of {sender[:8]} refused: {fault}")
-        return rounds_pb2.Accept(highest=promised, reason=fault)
+        return rounds_pb2.Accept(highest=_promised(member, message.r), reason=fault)
     await member.fetcher.blobs_of(entry, (sender, *message.holders))
-    async with member.vote_lock:
-        vote = ballot.accept(member.vote(), message.ballot, message.entry)
-        if message.r != member.state.r or vote is None:
-            return rounds_pb2.Accept(highest=member.vote().promised, reason="promised or applied something else meanwhile")
-        if sender == member.peer:
-            vote = dataclasses.replace(vote, proposed=message.ballot)
-        await member.ports.run_blocking(member.ports.store.save_vote, vote)
+
+    def accepted(vote: Vote) -> Vote | None:
+        changed = ballot.accept(vote, message.ballot, message.entry)
+        return dataclasses.replace(changed, proposed=message.ballot) if changed and sender == member.peer else changed
+
+    if await member.cast(message.r, accepted) is None:
+        return rounds_pb2.Accept(highest=_promised(member, message.r), reason="promised or applied something else")
+    return rounds_pb2.Accept(vote=records.to_signed(_signed_vote(member, message)), highest=message.ballot)
+
+
+def _signed_vote(member: Member, message: rounds_pb2.Proposal) -> bytes:
     named = ballot.VotePayload(
         member.run.run_id,
         member.state.lineage,
@@ -239,32 +234,40 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
         member.peer,
         member.me.incarnation,
     )
-    signed = member.ports.signer.sign(records.DOMAIN_VOTE, records.vote_payload(named))
-    return rounds_pb2.Accept(vote=records.to_signed(signed), highest=message.ballot)
+    return member.ports.signer.sign(records.DOMAIN_VOTE, records.vote_payload(named))
 
 
 # -- after the commit ---------------------------------------------------------------------------------------------------
 
 
-async def pass_certificate(member: Member, certified: bytes, peers: list[PeerId]) -> set[PeerId]:
-    """Give a certificate to peers; those that have applied it (or were ahead)."""
+async def pass_certificate(member: Member, certified: bytes, peers: list[PeerId], only_quorum: bool = False) -> None:
+    """Give a certificate to peers; return when all have answered, or once a quorum of the view has applied it."""
     message = swarm_pb2.CertifiedEntry.FromString(certified)
+    given: set[PeerId] = set()
 
-    async def give(peer: PeerId) -> PeerId | None:
+    async def give(peer: PeerId) -> None:
+        request = rounds_pb2.Request(commit=message)
         try:
-            await member.call(peer, rounds_pb2.Request(commit=message), member.patience_s(entry_bytes_expected(member)))
+            await member.call(peer, request, member.patience_s(entry_bytes_expected(member)))
         except PeerError:
-            return None
-        return peer
+            return
+        given.add(peer)
 
-    return {peer for peer in await asyncio.gather(*(give(peer) for peer in peers)) if peer}
+    giving = [asyncio.ensure_future(give(peer)) for peer in peers]
+    try:
+        for answered in asyncio.as_completed(giving):
+            await answered
+            if only_quorum and is_quorum(member.state.members, given):
+                return
+    finally:
+        for task in giving:
+            task.cancel()
 
 
 def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
     """Note a heartbeat; move to a later attempt when a quorum is already there."""
     if beat.r > member.state.r:
-        member.behind = sender
-        member.changed.notify()
+        _fall_behind(member, sender)
     if beat.r != member.state.r or beat.state_hash != member.hash:
         return
     announced = records.of_member(beat.member)
@@ -294,3 +297,6 @@ def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
             return
 
 
+def as_now(member: ViewMember) -> ViewMember:
+    """A member as it announces itself, without what the ledger knows of it."""
+    return dataclasses.replace(member, first_sync=0, unheard_syncs=0, last_claim_samples=0, last_roots=("",))

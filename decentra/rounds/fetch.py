@@ -7,14 +7,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from decentra.codec.base import block_slice, num_blocks
+from decentra.codec.base import block_slice
 from decentra.errors import PeerError, PeerFault, PeerUnreachable
 from decentra.ledger import chain
 from decentra.ledger.entry import Entry
-from decentra.ledger.state import Part
 from decentra.ledger.store import object_digest
-from decentra.rounds.offers import Offer
-from decentra.rounds.parts import HeldContribution
 from decentra.transport.base import FRAME_BYTES, Transport
 from decentra.types import FILE_BLOCK_BYTES, Digest, PeerId
 from decentra.wire.v1 import state_pb2
@@ -42,7 +39,7 @@ async def pull_blocks(
             if not digests:
                 listed += frame
                 if len(listed) >= DIGEST_BYTES * total_blocks:
-                    digests = _block_digests(peer, listed, total_blocks, root)
+                    digests = _block_digests(peer, bytes(listed), total_blocks, root)
                 continue
             if block >= end or check(frame) != digests[block]:
                 raise PeerFault(peer, f"block {block} of {root.hex()[:12]} does not hold")
@@ -53,7 +50,7 @@ async def pull_blocks(
 
 
 def _block_digests(peer: PeerId, listed: bytes, total_blocks: int, root: Digest) -> tuple[Digest, ...]:
-    digests = tuple(bytes(listed[i : i + DIGEST_BYTES]) for i in range(0, len(listed), DIGEST_BYTES))
+    digests = tuple(listed[i : i + DIGEST_BYTES] for i in range(0, len(listed), DIGEST_BYTES))
     if len(digests) != total_blocks or chain.tree(digests) != root:
         raise PeerFault(peer, f"the block digests of {root.hex()[:12]} do not hold")
     return digests
@@ -87,57 +84,6 @@ async def pull_object(
         await asyncio.gather(*(take(donor, run) for donor, run in zip(donors, runs, strict=False)))
         donors = [donor for donor in donors if donor not in failed]
     return b"".join(blocks[b] for b in range(total))
-
-
-def owned(member: Member) -> list[Part]:
-    """The parts that this member reduces: by the map, and as leader for owners that went silent."""
-    return [p for p in (*member.state.parts, *member.takes_over) if p.owner == member.peer]
-
-
-async def pull_parts(member: Member) -> None:
-    """As an owner: pull one's blocks of every offer, one stream a sender; until cancelled."""
-    running: dict[Digest, asyncio.Task[None]] = {}
-    try:
-        while True:
-            for offer in list(member.book.offers.values()):
-                if offer.root not in running and offer.sender != member.peer and not member.parts.holds(offer.root, owned(member)):
-                    running[offer.root] = asyncio.ensure_future(_pull_offer(member, offer))
-            await member.changed.wait(1.0)
-            for root in [root for root, task in running.items() if task.done()]:
-                running.pop(root).result()
-    finally:
-        for task in running.values():
-            task.cancel()
-
-
-async def _pull_offer(member: Member, offer: Offer) -> None:
-    try:
-        await pull_contribution(member, offer, owned(member))
-        member.changed.notify()
-    except PeerError as error:
-        member.ports.note(f"parts of sync {offer.sync}: {error}")
-        await asyncio.sleep(member.period_s())
-
-
-async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> None:
-    """Hold the blocks of these parts of a contribution. Raises PeerError."""
-    for part in parts:
-        wanted = member.parts.missing(offer, part)
-        if wanted is None:
-            continue
-        request = state_pb2.PullRequest(
-            run_id=member.run.run_id, contribution_root=offer.root, first_block=wanted.start, num_blocks=len(wanted)
-        )
-        start, size = member.now(), 0
-        blocks = num_blocks(offer.num_chunks)
-        stream = pull_blocks(member.ports.transport, offer.sender, request, blocks, offer.blocks_digest, False, member.silence_s())
-        async with aclosing(stream):
-            async for number, data, digests in stream:
-                if member.book.offers.get(offer.sender) is not offer:
-                    return
-                member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
-                size += len(data)
-        member.fetcher.saw(size, member.now() - start)
 
 
 class Fetcher:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from decentra.codec.base import num_blocks
 from decentra.errors import PeerError, RefusedError
 from decentra.ledger.chain import entry_digest
-from decentra.ledger.entry import Counted, Entry, Sum
-from decentra.ledger.state import Member as ViewMember
-from decentra.ledger.state import Part, next_members
-from decentra.rounds import ballot, exchange, leases, records
-from decentra.rounds.contribute import sits_out
-from decentra.rounds.offers import Offer, close_deadline_s, half_offered, held_everywhere
-from decentra.rounds.reduction import hand_on, next_parts, owners_of
-from decentra.rounds.view import admissible, is_quorum, overdue
+from decentra.ledger.entry import Counted, Sum
+from decentra.ledger.state import Part
+from decentra.rounds import ballot, compose, exchange, owner, records
+from decentra.rounds.offers import Offer
+from decentra.rounds.view import is_quorum
 from decentra.types import PeerId
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
 
@@ -24,31 +21,36 @@ if TYPE_CHECKING:
 
 
 class _Conceded(Exception):
-    """This attempt cannot succeed; the text says why."""
+    """This attempt cannot succeed; the text says why. highest: a ballot that was promised meanwhile; the next lies above."""
+
+    def __init__(self, why: str, highest: int = 0) -> None:
+        super().__init__(why)
+        self.highest = highest
 
 
 async def lead(member: Member, attempt: int) -> None:
     """Lead one attempt of the due entry until it is committed, or conceded to the next leader."""
     r = member.state.r
-    member.leading, member.collecting = True, True
+    member.leading = True
     try:
         forced = await _prepare(member, attempt) if attempt > 0 or member.vote().proposed >= 0 else b""
-        if member.attempt != attempt or member.state.r != r:
+        if _gone(member, r, attempt):
             return
         entry, holders = (forced, list(member.state.peers())) if forced else await _compose(member, attempt)
-        if member.attempt != attempt or member.state.r != r or not entry:
-            return
         member.collecting = False
+        if _gone(member, r, attempt) or not entry:
+            return
         certified = await _propose(member, attempt, entry, holders)
         newcomers = [m.peer for m in records.parse_entry(entry).admitted]
         others = [p for p in (*member.state.peers(), *newcomers) if p != member.peer]
         await member.commit(certified, member.peer)
         member.spawn(_spread(member, certified, others))
-    except _Conceded as why:
+    except (_Conceded, PeerError, RefusedError) as why:
         if member.state.r == r and member.attempt == attempt:
-            exchange.give_up(member, attempt + 1, str(why))
+            exchange.give_up(member, max(attempt + 1, getattr(why, "highest", 0)), str(why))
     finally:
         member.leading = member.collecting = False
+        member.takes_over = ()
 
 
 async def _spread(member: Member, certified: bytes, others: list[PeerId]) -> None:
@@ -57,6 +59,11 @@ async def _spread(member: Member, certified: bytes, others: list[PeerId]) -> Non
 
 def _gone(member: Member, r: int, attempt: int) -> bool:
     return member.state.r != r or member.attempt != attempt or member.is_done() or member.behind is not None
+
+
+def _without(member: Member, peers: Collection[PeerId]) -> str:
+    missing = ", ".join(p[:8] for p in member.state.peers() if p not in peers)
+    return f"a quorum: hears {len(peers)} of {len(member.state.members)} members, not {missing}"
 
 
 # -- promises -----------------------------------------------------------------------------------------------------------
@@ -68,20 +75,10 @@ async def _prepare(member: Member, attempt: int) -> bytes:
     A leader that has itself proposed in this attempt before (it restarted) concedes: it uses only a higher one.
     """
     if member.vote().proposed >= attempt:
-        raise _Conceded("this node proposed in this attempt before it restarted")
+        raise _Conceded("this node proposed in this attempt before it restarted", member.vote().proposed + 1)
+    if not await _gather_quorum(member, attempt):
+        return b""
     r = member.state.r
-    member.wait(f"a quorum at attempt {attempt}")
-    while True:
-        there = {p for p, b in member.beats.items() if b.attempt >= attempt and p in member.heard()} | {member.peer}
-        if is_quorum(member.state.members, there):
-            break
-        await member.changed.wait(member.period_s())
-        if _gone(member, r, attempt):
-            return b""
-        for earlier in range(attempt - 1, max(-1, attempt - 4), -1):
-            if await exchange.still_led(member, earlier):
-                member.attempt = earlier
-                return b""
     request = rounds_pb2.Prepare(r=r, ballot=attempt)
     promises: dict[PeerId, rounds_pb2.Promise] = {}
 
@@ -96,12 +93,32 @@ async def _prepare(member: Member, attempt: int) -> bytes:
 
     await asyncio.gather(*(ask(peer) for peer in member.heard()))
     given = {p: m for p, m in promises.items() if m.promised}
+    if _gone(member, r, attempt):
+        return b""
     if not is_quorum(member.state.members, given):
-        raise _Conceded("no quorum promised")
+        raise _Conceded("no quorum promised", max((m.highest for m in promises.values() if not m.promised), default=0))
     for promise in given.values():
         for signed in promise.offers:
             exchange.take_offer(member, signed.SerializeToString())
     return ballot.forced_entry([(m.accepted_ballot, m.accepted_entry) for m in given.values() if m.HasField("accepted_ballot")])
+
+
+async def _gather_quorum(member: Member, attempt: int) -> bool:
+    """Wait until a quorum is at this attempt. False where the round went elsewhere; an earlier leader that lives goes on."""
+    r, start, asked = member.state.r, member.now(), 0
+    patience_s = member.patience_s(0)
+    while True:
+        there = {p for p in member.heard() if p == member.peer or member.beats[p].attempt >= attempt}
+        if is_quorum(member.state.members, there):
+            return True
+        if member.now() - start > patience_s:
+            raise _Conceded(f"no quorum at attempt {attempt}")
+        member.wait(f"{_without(member, there)}, at attempt {attempt}")
+        await member.changed.wait(member.period_s())
+        peers = member.state.peers()
+        if _gone(member, r, attempt) or await exchange.goes_back(member, peers[asked % len(peers)], attempt):
+            return False
+        asked += 1
 
 
 # -- composing ----------------------------------------------------------------------------------------------------------
@@ -109,72 +126,30 @@ async def _prepare(member: Member, attempt: int) -> bytes:
 
 async def _compose(member: Member, attempt: int) -> tuple[bytes, list[PeerId]]:
     """Wait until there is something to agree on, and make the entry: (its bytes, who holds its blobs)."""
-    r, half_s = member.state.r, None
+    r, start = member.state.r, member.now()
+    quorum_s, patience_s = start, member.patience_s(0)
+    member.collecting = True
     while not _gone(member, r, attempt):
-        heard = member.heard()
-        if not is_quorum(member.state.members, heard):
-            member.wait(f"a quorum: hears {len(heard)} of {len(member.state.members)} members")
+        heard, now = member.heard(), member.now()
+        if is_quorum(member.state.members, heard):
+            quorum_s = now
+        elif now - quorum_s > patience_s:
+            raise _Conceded(f"{_without(member, heard)}, for {now - quorum_s:.0f} s")
+        else:
+            member.wait(_without(member, heard))
             await member.changed.wait(member.period_s())
             continue
-        if half_s is None and member.state.started(member.run.config.start_members):
-            if half_offered(member.state.expected(), member.book.offers):
-                half_s = member.now()
-        due_s = None if half_s is None else close_deadline_s(member.round_start_s, half_s, attempt)
-        parts, ready, complete = _closable(member, heard)
-        late = due_s is not None and member.now() >= due_s
+        settled = now >= start + member.silence_s()
+        parts, ready, complete = compose.closable(member, heard, settled)
+        late = settled and now >= compose.deadline_s(member, start, attempt)
         if ready and (complete or late):
             return await _close(member, attempt, parts, ready)
-        if late and not ready:
+        if late:
             raise _Conceded("no contribution is held by all owners at the straggler deadline")
-        newcomers, leavers = _movers(member)
-        if (newcomers or leavers) and not complete:
-            entry = _entry(member, heard, newcomers, leavers, None, (), ())
-            if entry is not None:
-                return records.entry_bytes(entry), []
+        if not complete and (entry := compose.entry(member, heard, None, (), ())) is not None:
+            return records.entry_bytes(entry), []
         await member.changed.wait(member.period_s())
     return b"", []
-
-
-def _closable(member: Member, heard: tuple[PeerId, ...]) -> tuple[tuple[Part, ...], list[Offer], bool]:
-    """(map, offers held whole by its owners, whether everyone waited for has offered and is held)."""
-    state = member.state
-    if not state.started(member.run.config.start_members):
-        member.wait(f"{member.run.config.start_members - len(state.members)} more members to start")
-        return state.parts, [], False
-    parts = hand_on(state.parts, owners_of(state.members, heard))
-    held = {p: b.held for p, b in member.beats.items()}
-    mine = [p for p in parts if p.owner == member.peer]
-    held[member.peer] = frozenset(o.root for o in member.book.offers.values() if member.parts.holds(o.root, mine))
-    ready = held_everywhere(member.book.offers, [p for p in state.parts if p.owner in heard], held)
-    if parts != state.parts:  # the new owners still need blocks that only a live sender can give
-        ready = [o for o in ready if o.sender in heard]
-    awaited = [p for p in state.expected() if p in heard and p not in member.book.offers and not _sits_out(member, p)]
-    unheld = [o.sender for o in member.book.offers.values() if o not in ready]
-    if awaited:
-        steps = [(member.beats[p].num_steps - member.beats[p].steps_done, p) for p in awaited if p in member.beats]
-        behind = max(steps, default=(0, member.peer))
-        member.wait(f"offers of {len(awaited)} members; {behind[1][:8]} has {behind[0]} steps to go")
-    elif unheld:
-        member.wait(f"owners to hold the parts of {', '.join(p[:8] for p in unheld)}")
-    return parts, ready, not awaited and not unheld and bool(ready)
-
-
-def _sits_out(member: Member, peer: PeerId) -> bool:
-    if peer == member.peer:
-        return sits_out(member) or member.leaving
-    beat = member.beats.get(peer)
-    return beat is not None and (beat.sits_out or beat.leaving)
-
-
-def _movers(member: Member) -> tuple[list[ViewMember], list[PeerId]]:
-    """(newcomers that are ready at this state, members that want to go), as heard lately."""
-    limit = member.now() - member.silence_s()
-    fresh = {p: b for p, b in member.beats.items() if b.time_s >= limit}
-    newcomers = [fresh[p].member for p in sorted(fresh) if fresh[p].newcomer and not fresh[p].leaving]
-    leavers = [p for p in sorted(fresh) if fresh[p].leaving and not fresh[p].newcomer and p in member.state.peers()]
-    if member.leaving:
-        leavers.append(member.peer)
-    return newcomers, leavers
 
 
 async def _close(member: Member, attempt: int, parts: tuple[Part, ...], offers: list[Offer]) -> tuple[bytes, list[PeerId]]:
@@ -193,76 +168,29 @@ async def _close(member: Member, attempt: int, parts: tuple[Part, ...], offers: 
     member.wait(f"the reductions of {len(owners)} owners")
     size = exchange.entry_bytes_expected(member)
 
-    async def ask(owner: PeerId) -> list[Sum]:
-        if owner == member.peer:
-            report = await exchange.reduce_close(member, close)
+    async def ask(peer: PeerId) -> list[Sum]:
+        if peer == member.peer:
+            report = await owner.reduce_close(member, member.peer, close)
         else:
-            report = (await member.call(owner, rounds_pb2.Request(close=close), member.patience_s(size))).report
+            report = (await member.call(peer, rounds_pb2.Request(close=close), member.patience_s(size))).report
         if report.close_digest != records.close_digest(close):
-            raise _Conceded(f"owner {owner[:8]} reported another close")
+            raise _Conceded(f"owner {peer[:8]} reported another close")
         return list(records.of_sums(report.sums))
 
     try:
-        reports = await asyncio.gather(*(ask(owner) for owner in owners))
+        reports = await asyncio.gather(*(ask(peer) for peer in owners))
     except (PeerError, RefusedError) as error:
         raise _Conceded(f"an owner failed: {error}") from error
     sums = tuple(sorted((s for report in reports for s in report), key=lambda s: s.first_block))
     counted = tuple(
         Counted(o.sender, o.incarnation, o.root, o.weight_tokens, o.num_steps, o.claim, o.base_sync) for o in sorted(offers, key=lambda o: o.sender)
     )
-    newcomers, leavers = _movers(member)
-    entry = _entry(member, member.heard(), newcomers, leavers, member.state.sync, counted, sums)
+    if _gone(member, close.r, attempt):
+        return b"", []
+    entry = compose.entry(member, member.heard(), member.state.sync, counted, sums)
     if entry is None:
         raise _Conceded("no valid next view")
     return records.entry_bytes(entry), owners
-
-
-def _entry(
-    member: Member,
-    heard: tuple[PeerId, ...],
-    newcomers: list[ViewMember],
-    leavers: list[PeerId],
-    sync: int | None,
-    counted: tuple[Counted, ...],
-    sums: tuple[Sum, ...],
-) -> Entry | None:
-    """The entry with its view, map and leases; None where it would change nothing or its next view cannot stand."""
-    state, machine = member.state, member.run.machine
-    is_sync = sync is not None
-    replaced = [m.peer for m in newcomers if m.peer in state.peers()]
-    heard = tuple(p for p in heard if p not in replaced)
-    removed = tuple(sorted({*leavers, *replaced, *overdue(state, heard, is_sync)}))
-    staying = next_members(state, is_sync, heard, removed, (), machine.start_members)
-    admitted = admissible(staying, heard, newcomers)
-    dropped = {p for p in replaced if p not in {m.peer for m in admitted}} - set(overdue(state, heard, is_sync))
-    removed = tuple(p for p in removed if p not in dropped)
-    if not is_sync and not admitted and not removed:
-        return None
-    members = next_members(state, is_sync, heard, removed, admitted, machine.start_members)
-    next_sync = state.sync + is_sync
-    blocks = num_blocks(machine.fragments[next_sync % len(machine.fragments)].num_chunks)
-    alive = {*heard, *(m.peer for m in admitted)} - set(removed) | {m.peer for m in admitted}
-    if not owners_of(members, alive):
-        return None
-    recut = is_sync or not state.started(machine.start_members)
-    claims = {c.sender: c.claim for c in counted}
-    settled = leases.settle(state, claims, removed, members)
-    return Entry(
-        run_id=member.run.run_id,
-        lineage=state.lineage,
-        r=state.r,
-        state_hash=member.hash,
-        sync=sync,
-        fragment=0 if sync is None else sync % len(machine.fragments),
-        counted=counted,
-        sums=sums,
-        heard=heard,
-        admitted=admitted,
-        removed=removed,
-        returned=settled.returned,
-        granted=settled.granted,
-        next_parts=next_parts(state.parts, members, alive, blocks, recut),
-    )
 
 
 # -- proposing ----------------------------------------------------------------------------------------------------------
@@ -278,9 +206,10 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
     proposal = rounds_pb2.Proposal(r=state.r, ballot=attempt, entry=entry, holders=holders)
     own = await exchange.consider(member, member.peer, proposal)
     if not own.HasField("vote"):
-        raise _Conceded(f"this node refuses the entry itself: {own.reason}")
+        raise _Conceded(f"this node refuses the entry itself: {own.reason}", own.highest)
     votes: dict[PeerId, bytes] = {member.peer: own.vote.SerializeToString()}
     refusals: list[str] = []
+    promised = [0]
 
     async def ask(peer: PeerId) -> None:
         try:
@@ -292,6 +221,7 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
             votes[peer] = answer.vote.SerializeToString()
         else:
             refusals.append(f"{peer[:8]}: {answer.reason}")
+            promised.append(answer.highest)
         member.changed.notify()
 
     asked = [asyncio.ensure_future(ask(p)) for p in state.peers() if p != member.peer]
@@ -299,7 +229,7 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
         member.spawn(_await(task))
     while not is_quorum(state.members, votes):
         if all(task.done() for task in asked) or _gone(member, state.r, attempt):
-            raise _Conceded(f"no quorum of votes: {'; '.join(refusals)}")
+            raise _Conceded(f"no quorum of votes: {'; '.join(refusals)}", max(promised))
         await member.changed.wait(member.period_s())
     certificate = ballot.Certificate(state.r, attempt, entry_digest(entry), tuple(votes[p] for p in sorted(votes)))
     return swarm_pb2.CertifiedEntry(entry=entry, certificate=records.certificate_bytes(certificate)).SerializeToString()

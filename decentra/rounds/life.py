@@ -5,23 +5,35 @@ from __future__ import annotations
 import asyncio
 
 from decentra.errors import PeerError
-from decentra.rounds import catchup, contribute, exchange, lead
-from decentra.rounds.member import Member
+from decentra.rounds import catchup, contribute, exchange, lead, owner
+from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
 from decentra.rounds.view import leader_order
 
 CONTACTS_PERIOD_S = 10.0
 SPEAK_UP_AFTER_S = 5.0
-GOODBYE_S = 5.0
 
 
 async def live(member: Member) -> None:
     """Take part until the run ends, this node has left, or the task is cancelled."""
+    try:
+        await _live(member)
+    finally:
+        for task in member.fetcher.running():
+            task.cancel()
+        # A state that has begun to move must finish moving: what was logged is applied.
+        if member.moving:
+            await asyncio.wait(list(member.moving))
+        for task in member.loose_tasks():
+            task.cancel()
+
+
+async def _live(member: Member) -> None:
     async with asyncio.TaskGroup() as tasks:
         member.tasks = tasks
         helpers = [
             tasks.create_task(contribute.train_slots(member)),
-            tasks.create_task(exchange.pull_parts(member)),
+            tasks.create_task(owner.pull_parts(member)),
             tasks.create_task(_refresh_contacts(member)),
             tasks.create_task(_speak_up(member)),
         ]
@@ -55,12 +67,12 @@ async def _run_rounds(member: Member) -> None:
 async def _pass_on(member: Member) -> None:
     """See that the view holds the last certificate before going; 5 s without progress and this node goes anyway."""
     others = [p for p in member.state.peers() if p != member.peer]
-    if not member.last_certified or not others:
+    if not member.last_certified or not others or (member.leaving and member.in_view()):
         return
     member.wait("the others to hold the last certificate")
     try:
         async with asyncio.timeout(GOODBYE_S):
-            await exchange.pass_certificate(member, member.last_certified, others)
+            await exchange.pass_certificate(member, member.last_certified, others, member.leaving)
     except TimeoutError:
         pass
 

@@ -147,7 +147,11 @@ class Member:
             return
         task = self.tasks.create_task(guarded())
         self.aside[task] = None
-        task.add_done_callback(lambda done: self.aside.pop(done, None))
+        task.add_done_callback(lambda done: self._ended_aside(done, work))
+
+    def _ended_aside(self, task: asyncio.Task[None], work: Coroutine[Any, Any, None]) -> None:
+        self.aside.pop(task, None)
+        work.close()
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -264,10 +268,13 @@ class Member:
             self.parts.clear()
             self.marks = {}
             self.round_start_s = self.now()
+        for name in ("closed", "proposed", "certified", "applied"):
+            self.marks.pop(name, None)
         self.book.sync = self.state.sync
         # An entry without sync may remove a sender, or replace its incarnation: its offer can no longer be counted.
         self.book.offers = {peer: offer for peer, offer in self.book.offers.items() if not self.fault_of(offer)}
-        self.own = self.book.offers.get(self.peer)
+        own = self.book.offers.get(self.peer)
+        self.own = own if own is not None and own.root in self.parts.held else None
         self.wait(f"sync {self.state.sync}")
         self.changed.notify()
 

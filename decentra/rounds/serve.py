@@ -6,11 +6,13 @@ import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
+
 from decentra.errors import PeerError, RefusedError
-from decentra.ledger.store import object_digest
-from decentra.rounds import exchange, records
+from decentra.rounds import exchange, owner, records
 from decentra.rounds.fetch import digest_frames
 from decentra.rounds.status import status_of
+from decentra.rounds.view import is_quorum
 from decentra.types import PROTOCOL_VERSION, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
 
@@ -39,13 +41,16 @@ class Server:
             raise
         except PeerError as error:
             raise RefusedError(f"needed another peer: {error}") from error
-        except ValueError as error:
+        except (ValueError, DecodeError) as error:
             raise RefusedError(str(error)) from error
 
     async def on_pull(self, sender: PeerId, request: bytes) -> AsyncIterator[bytes]:
         """See transport.base.Handler."""
         member = self._ready()
-        message = state_pb2.PullRequest.FromString(request)
+        try:
+            message = state_pb2.PullRequest.FromString(request)
+        except DecodeError as error:
+            raise RefusedError(str(error)) from error
         if message.run_id != member.run.run_id:
             raise RefusedError(f"the pull is for another run than {member.run.run_id.hex()[:8]}")
         first, last = message.first_block, message.first_block + message.num_blocks
@@ -114,7 +119,7 @@ async def _heartbeat(member: Member, sender: PeerId, message: rounds_pb2.Heartbe
     reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, phase=member.waiting_for)
     if member.leading and message.r == member.state.r:
         reply.heard.extend(member.heard())
-        reply.waiting = member.collecting
+        reply.waiting = member.collecting and is_quorum(member.state.members, reply.heard)
         lacking = [o for o in member.book.offers.values() if o.root not in set(message.held) and o.sender != sender]
         reply.offers.extend(records.to_signed(o.signed) for o in lacking)
     return rounds_pb2.Reply(heartbeat=reply)
@@ -128,7 +133,7 @@ async def _offer(member: Member, sender: PeerId, message: rounds_pb2.Offer) -> r
 
 
 async def _close(member: Member, sender: PeerId, message: rounds_pb2.Close) -> rounds_pb2.Reply:
-    return rounds_pb2.Reply(report=await exchange.reduce_close(member, message))
+    return rounds_pb2.Reply(report=await owner.reduce_close(member, sender, message))
 
 
 async def _prepare(member: Member, sender: PeerId, message: rounds_pb2.Prepare) -> rounds_pb2.Reply:
@@ -144,12 +149,18 @@ async def _commit(member: Member, sender: PeerId, message: swarm_pb2.CertifiedEn
     return rounds_pb2.Reply(done=rounds_pb2.Done(note="applied" if applied else f"at entry {member.state.r}"))
 
 
+def _oldest_entry(member: Member) -> int:
+    """The first entry that can still be replayed from here: blobs are kept since the oldest snapshot."""
+    store = member.ports.store
+    return max(store.oldest_entry(), min(store.snapshots(), default=0))
+
+
 async def _head(member: Member, sender: PeerId, message: state_pb2.HeadQuery) -> rounds_pb2.Reply:
     store = member.ports.store
     head = state_pb2.Head(
         r=member.state.r,
         state_hash=member.hash,
-        oldest_entry=store.oldest_entry(),
+        oldest_entry=_oldest_entry(member),
         view=[records.to_member(m) for m in member.state.members],
     )
     kept = store.snapshots()
@@ -159,7 +170,8 @@ async def _head(member: Member, sender: PeerId, message: state_pb2.HeadQuery) ->
 
 
 async def _entries(member: Member, sender: PeerId, message: state_pb2.EntriesQuery) -> rounds_pb2.Reply:
-    found = member.ports.store.entries(message.first_r, min(message.limit, ENTRIES_A_REPLY))
+    limit = min(message.limit, ENTRIES_A_REPLY) if message.first_r >= _oldest_entry(member) else 0
+    found = member.ports.store.entries(message.first_r, limit)
     return rounds_pb2.Reply(entries=state_pb2.Entries(entries=[swarm_pb2.CertifiedEntry.FromString(data) for _, data in found]))
 
 

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 
 from decentra import build
-from decentra.config import CodecConfig, InnerConfig, OuterConfig, RunConfig, check_run, parse_link
+from decentra.config import CodecConfig, InnerConfig, OuterConfig, RunConfig, check_run, config_hash, parse_link
 from decentra.data.shards import unigram_entropy
 from decentra.data.tokenizer import Tokenizer
 from decentra.errors import SetupError
 from decentra.model.generate import generate
 from decentra.model.presets import preset
-from decentra.node.daemon import config_hash
 from decentra.observe.plot import plot_run
 from decentra.observe.summary import losses, summarize
 from decentra.sim.cluster import contribution_bytes

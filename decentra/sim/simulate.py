@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from decentra.config import run_bytes
+from decentra.config import config_hash
 from decentra.observe.summary import summarize
 from decentra.rounds.status import status_of
 from decentra.sim import clock
@@ -33,7 +32,7 @@ def simulate(scenario: Scenario, data_folder: Path, note: Callable[[str], None])
         summary = summarize(
             statuses,
             seed=scenario.seed,
-            config_hash=hashlib.blake2b(run_bytes(scenario.run), digest_size=8).hexdigest(),
+            config_hash=config_hash(scenario.run),
             loss_last=cluster.heldout_loss(),
             joined_late=cluster.joined_late,
             killed=cluster.killed,

@@ -123,5 +123,5 @@ def test_a_write_that_comes_in_pieces_is_whole(tmp_path: Path, monkeypatch: pyte
 
 def test_a_place_that_cannot_be_a_directory_is_a_setup_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SetupError, match="cannot write .*check the directory"):
+    with pytest.raises(SetupError, match=r"cannot write .*check the directory"):
         DiskFiles(tmp_path / "file")

@@ -19,7 +19,7 @@ import torch
 from decentra import build
 from decentra.config import OuterConfig, RunConfig
 from decentra.directory.memory import MemoryBoard, MemoryDirectory
-from decentra.errors import PeerError
+from decentra.errors import PeerError, RefusedError
 from decentra.identity.keys import Identity
 from decentra.identity.signing import IdentitySigner, MemoVerifier
 from decentra.ledger import intervals
@@ -127,6 +127,11 @@ class Node:
     def name(self) -> str:
         return f"n{self.number}"
 
+    def slow(self, factor: float) -> None:
+        """Give its link 1 / factor of the usual rate."""
+        if self.transport is not None and self.transport._shaper is not None:
+            self.transport._shaper.up.rate_bytes_per_s = self.transport._shaper.down.rate_bytes_per_s = RATE_BYTES_PER_S / factor
+
 
 @dataclass
 class Swarm:
@@ -137,6 +142,7 @@ class Swarm:
     stop_syncs: int = 12
     snapshot_every: int = 8
     rate: float = RATE_BYTES_PER_S
+    work_s: float = 0.002
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
     board: MemoryBoard = field(default_factory=MemoryBoard)
     nodes: list[Node] = field(default_factory=list)
@@ -174,7 +180,7 @@ class Swarm:
             signer=IdentitySigner(node.identity),
             verifier=self.verifier,
             trainer=None,  # type: ignore[arg-type]
-            run_blocking=ChargedWork(0.002),
+            run_blocking=ChargedWork(self.work_s),
             rng=rng,
             note=lambda line: self.say(f"{node.name} {node.peer[:8]}: {line}"),
         )
@@ -227,13 +233,14 @@ class Swarm:
         tensors = empty_tensors(self.run.layout)
         await meet(ports, self.run.run_id)
         if ports.store.snapshots():
+            await catchup.fetch_files(ports, self.run, ())
             reached = catchup.restore(ports.store, self.run, tensors)
         else:
             while True:
                 try:
                     reached = await self._join(node, ports, tensors)
                     break
-                except PeerError as error:
+                except (PeerError, RefusedError) as error:
                     self.say(f"{node.name} cannot join yet: {error}")
                     await asyncio.sleep(1.0)
         self._start(node, ports, server, tensors, reached)

@@ -15,7 +15,7 @@ from decentra.data.stream import Source
 from decentra.model.init import seeded
 from decentra.train.evaluate import Heldout
 from decentra.train.loop import OuterPlug, SlotAbandoned, run_slot, train, train_plain
-from decentra.train.step import Replica, Views, copy_in, copy_out
+from decentra.train.step import Replica, Views, copy_out
 from decentra.types import Intervals, SlotPlan, SlotResult
 
 MODEL = ModelConfig(dim=32, num_layers=2, num_heads=2, num_kv_heads=2)

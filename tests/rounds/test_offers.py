@@ -1,0 +1,84 @@
+"""Offers: what is refused by name, second roots, what may be closed over, and until when."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from decentra.ledger.state import Member, Part, State
+from decentra.rounds.offers import STRAGGLER_FLOOR_S, Offer, OfferBook, close_deadline_s, half_offered, held_everywhere, offer_fault
+
+STATE = State(
+    r=9, sync=4, lineage="", tokens=0, tokens_last_sync=0, members=(Member("alice", 3, True, 4), Member("bob", 1, True, 4)),
+    leases={"alice": ((0, 8), (20, 24))}, fresh_sample=24, pool=(), parts=(), roots=(("", ""),),
+)  # fmt: skip
+OFFER = Offer(
+    signed=b"s", root=b"root", sync=4, fragment=0, sender="alice", incarnation=3, base_sync=3, weight_tokens=100, num_steps=2,
+    claim=((0, 8),), codec="int8", num_chunks=5, blocks_digest=b"d", lineage="",
+)  # fmt: skip
+
+
+def fault(state: State = STATE, **change: object) -> str:
+    return offer_fault(dataclasses.replace(OFFER, **change), state, 1, 5, "int8")
+
+
+def test_a_fitting_offer_has_no_fault() -> None:
+    assert fault() == "" == fault(claim=((0, 3),)) == fault(claim=((0, 8), (20, 24))) == fault(claim=())
+    assert fault(dataclasses.replace(STATE, sync=0), sync=0, base_sync=-1) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"sender": "carol"}, "not in the view"),
+        ({"incarnation": 2}, "another incarnation"),
+        ({"sync": 3, "base_sync": 2}, "for sync 3, due is 4"),
+        ({"sync": 5, "base_sync": 4}, "for sync 5, due is 4"),
+        ({"lineage": "01"}, "another lineage"),
+        ({"fragment": 1}, "fragment 1 is not due"),
+        ({"base_sync": 2}, "its base is sync 2, not 3"),
+        ({"codec": "fp32"}, "chunks of fp32"),
+        ({"num_chunks": 4}, "4 chunks"),
+        ({"weight_tokens": 0}, "weight 0 is impossible"),
+        ({"weight_tokens": -5}, "weight -5 is impossible"),
+        ({"weight_tokens": 1 << 48}, "is impossible"),
+        ({"num_steps": 0}, "is impossible"),
+        ({"claim": ((1, 4),)}, "not a prefix of its lease"),
+        ({"claim": ((0, 9),)}, "not a prefix of its lease"),
+        ({"sender": "bob", "incarnation": 1, "claim": ((0, 1),)}, "not a prefix of its lease"),
+    ],
+)
+def test_an_offer_that_cannot_be_counted_is_refused_by_name(change: dict[str, object], reason: str) -> None:
+    assert reason in fault(**change)
+
+
+def test_a_second_root_of_a_sender_is_refused_and_the_first_stands() -> None:
+    book = OfferBook(4)
+    assert book.add(OFFER) == "" == book.add(dataclasses.replace(OFFER, signed=b"sent again"))
+    assert "a second root of alice for sync 4" in book.add(dataclasses.replace(OFFER, root=b"another"))
+    assert book.offers == {"alice": OFFER}
+    book.turn(4)
+    assert book.offers
+    book.turn(5)
+    assert not book.offers and book.add(dataclasses.replace(OFFER, root=b"another", sync=5)) == ""
+
+
+def test_only_what_every_owner_holds_is_closed_over_in_order_of_sender() -> None:
+    bob = dataclasses.replace(OFFER, sender="bob", root=b"bobs")
+    offers, parts = {"bob": bob, "alice": OFFER}, (Part(0, 1, "x"), Part(1, 1, "y"), Part(2, 1, "x"))
+    assert held_everywhere(offers, parts, {"x": [b"root", b"bobs"], "y": [b"bobs", b"root"], "z": []}) == [OFFER, bob]
+    assert held_everywhere(offers, parts, {"x": [b"root", b"bobs"], "y": [b"root"]}) == [OFFER]
+    assert held_everywhere(offers, parts, {"x": [b"root", b"bobs"]}) == []
+
+
+def test_half_of_those_waited_for_starts_the_stragglers_clock() -> None:
+    assert half_offered(["a", "b", "c"], ["a", "b"]) and half_offered(["a", "b"], ["b"])
+    assert not half_offered(["a", "b", "c"], ["a", "x", "y"])
+
+
+def test_stragglers_get_as_long_again_as_the_first_half_took_and_twice_that_each_attempt() -> None:
+    assert close_deadline_s(100.0, 140.0, 0) == 180.0
+    assert close_deadline_s(100.0, 140.0, 1) == 220.0
+    assert close_deadline_s(100.0, 140.0, 4) == close_deadline_s(100.0, 140.0, 9) == 140.0 + 16 * 40.0
+    assert close_deadline_s(100.0, 100.5, 0) == 100.5 + STRAGGLER_FLOOR_S
