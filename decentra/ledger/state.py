@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-
-import torch
+from typing import TYPE_CHECKING
 
 from decentra.ledger import intervals
 from decentra.types import Intervals, PeerId
+
+if TYPE_CHECKING:  # the ledger on disk is opened without paying for torch
+    import torch
 
 UNHEARD_SYNCS_TO_REMOVE = 3
 

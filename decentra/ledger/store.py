@@ -12,9 +12,9 @@ import json
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from decentra.errors import StateError
 from decentra.ledger import chain
@@ -22,6 +22,9 @@ from decentra.ledger.files import Files
 from decentra.ledger.state import OuterTensors, State, from_header
 from decentra.outer.fragments import Fragment
 from decentra.types import BLOCK_CHUNKS, FILE_BLOCK_BYTES, Digest
+
+if TYPE_CHECKING:
+    import torch
 
 _HEAD = struct.Struct("<QI")
 _CHECK_BYTES = 8
@@ -71,6 +74,7 @@ class Store:
     files: Files
     incarnation: int = 0
     vote: Vote = field(default_factory=lambda: Vote(0))
+    _last_offer_sync: int = -1
     _log: list[tuple[int, bytes]] = field(default_factory=list)
     _objects: dict[Digest, tuple[str, int, bool]] = field(default_factory=dict)
     _served: dict[Digest, StoredObject] = field(default_factory=dict)
@@ -80,6 +84,7 @@ class Store:
         """Read what is there; an empty vote store gets a new incarnation. Raises StateError if it is damaged."""
         store = cls(files)
         store._open_vote(make_incarnation)
+        store._open_offer()
         store._open_log()
         for name in files.names("blobs"):
             store._keep_blob(bytes.fromhex(name.split("/")[1].split(".")[0]), name, int(name.split(".")[1]))
@@ -113,11 +118,18 @@ class Store:
     def save_offer(self, sync: int, signed: bytes) -> None:
         """Write down a root before its first byte leaves."""
         self.files.write("offer.json", json.dumps({"sync": sync, "signed": signed.hex()}).encode())
+        self._last_offer_sync = sync
 
     def last_offer_sync(self) -> int:
         """The sync of the last root written down; -1 if none. A restarted member sits that sync out."""
+        return self._last_offer_sync
+
+    def _open_offer(self) -> None:
         raw = self.files.read("offer.json")
-        return -1 if raw is None else int(json.loads(raw)["sync"])
+        try:
+            self._last_offer_sync = -1 if raw is None else int(json.loads(raw)["sync"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StateError("offer.json is damaged; move the state directory away and join again") from error
 
     # -- the log ----------------------------------------------------------------------------------------------------
 
@@ -265,7 +277,7 @@ class Store:
                 array = np.frombuffer(data, dtype="<f4") if len(data) == target.nbytes else None
                 if array is None or chain.tensor_root(array).hex() != root:
                     raise StateError(f"snapshot {r} is damaged ({kind}); move the state directory away and join again")
-                target.copy_(torch.from_numpy(array.copy()))
+                target.numpy()[:] = array
         return state
 
     def _register_snapshot(self, r: int) -> None:
@@ -278,9 +290,9 @@ class Store:
         kept = self.snapshots()[-keep_snapshots:]
         if not kept:
             return
-        for name in self.files.names("snapshots"):
-            if int(name.split("/")[1]) < kept[0]:
-                self.files.remove(name)
+        old = [name for name in self.files.names("snapshots") if int(name.split("/")[1]) < kept[0]]
+        for name in sorted(old, key=lambda name: not name.endswith("link.json")):  # first the mark of a whole snapshot
+            self.files.remove(name)
         for name_digest, (path, r, _) in list(self._objects.items()):
             if 0 <= r < kept[0]:
                 if path.startswith("blobs/"):

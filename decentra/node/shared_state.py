@@ -5,6 +5,7 @@ SIGKILL therefore leaves nothing behind. Linux has memfd; elsewhere an unlinked 
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import socket
@@ -20,6 +21,7 @@ class SharedState:
     """`anchor` (daemon writes, trainer reads) and `local` (trainer writes, daemon reads): (num_elements,) fp32 each."""
 
     def __init__(self, descriptor: int, num_elements: int) -> None:
+        """Takes the descriptor over; it is closed with this object."""
         self.descriptor, self.num_elements = descriptor, num_elements
         self._map = mmap.mmap(descriptor, 2 * num_elements * ELEMENT_BYTES)
         both = torch.frombuffer(self._map, dtype=torch.float32)
@@ -37,9 +39,9 @@ class SharedState:
         return cls(descriptor, num_elements)
 
 
-def offer_descriptor(listening: socket.socket, descriptor: int) -> None:
-    """Hand the descriptor to whoever connects next; blocks."""
-    connection, _ = listening.accept()
+async def offer_descriptor(listening: socket.socket, descriptor: int) -> None:
+    """Hand the descriptor to whoever connects next to this non-blocking socket; cancel to stop waiting."""
+    connection, _ = await asyncio.get_running_loop().sock_accept(listening)
     with connection:
         socket.send_fds(connection, [b"d"], [descriptor])
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from google.protobuf.message import DecodeError
 
 from decentra.config import NodeConfig
 from decentra.errors import PeerError, SetupError
@@ -45,17 +47,19 @@ class Watcher:
         doormen = await self._wiring.dial(self._transport, self._door.entrances)
         doormen += [peer for peer in self._contacts if peer not in doormen]
         asked = rounds_pb2.Request(run_id=self._door.run_id, records=rounds_pb2.Records())
-        last = "nobody answers at its endpoints"
+        places = ", ".join(endpoint for endpoint, _ in self._door.entrances)
+        last = f"nobody answers at {places or 'any endpoint: the string has none'}"
         for peer in doormen:
             try:
                 reply = rounds_pb2.Reply.FromString(await self._transport.call(peer, asked.SerializeToString(), ASK_TIMEOUT_S))
-            except PeerError as error:
+            except (PeerError, DecodeError) as error:
                 last = str(error)
                 continue
             for signed in reply.records.records:
-                self._learn(signed)
+                with contextlib.suppress(ValueError):  # what a peer hands on may be anything
+                    self._learn(signed)
             return list(self._contacts)
-        raise SetupError(f"cannot see run {self._door.run_id.hex()[:8]}: {last}; is a node of the join string still running?")
+        raise SetupError(f"cannot see run {self._door.run_id.hex()[:8]}: {last}; is a node of the join string still running, and reachable from here?")
 
     def _learn(self, signed: bytes) -> None:
         assert self._transport is not None
@@ -75,12 +79,7 @@ class Watcher:
         request = rounds_pb2.Request(run_id=self._door.run_id, status=rounds_pb2.StatusQuery())
         try:
             reply = rounds_pb2.Reply.FromString(await self._transport.call(peer, request.SerializeToString(), ASK_TIMEOUT_S))
-        except PeerError:
+            status: dict[str, Any] = json.loads(reply.status.json)
+        except (PeerError, DecodeError, ValueError):
             return None
-        status: dict[str, Any] = json.loads(reply.status.json)
         return status
-
-
-def with_entrances(door: Door, entrances: tuple[tuple[str, PeerId], ...]) -> Door:
-    """The same run, entered elsewhere."""
-    return replace(door, entrances=entrances)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from decentra.wire.v1 import trainer_pb2
 Outfit = Callable[[RunConfig, Path, int], tuple[Any, Any, Any]]
 """(run config, data folder, micro batch) -> (replica, source, heldout); build gives it."""
 
+GONE_WITHIN_S = 1.0
 NICE = 5
 """Trainers yield to daemons: control answers before the next step is taken."""
 
@@ -74,10 +77,37 @@ def run_trainer(folder: Path, outfit: Outfit) -> None:
         attach = channel.unary_unary(f"/{SERVICE}/Attach", trainer_pb2.AttachRequest.SerializeToString, trainer_pb2.AttachReply.FromString)
         try:
             told = attach(trainer_pb2.AttachRequest(rank=0, pid=os.getpid()))
-            shared = SharedState(take_descriptor(folder / DESCRIPTOR_SOCKET), told.num_elements)
+            shared = SharedState(_descriptor(folder), told.num_elements)
             torch.set_num_threads(max(1, told.num_threads))
             replica, source, heldout = outfit(run_from_bytes(told.run_config), Path(told.data_dir), told.micro_batch)
             layout = Layout(tuple(Slot(t.name, tuple(t.shape), t.offset) for t in told.layout))
             train(replica, source, DaemonPlug(channel, layout.views(shared.anchor), layout.views(shared.local)), heldout)
-        except grpc.RpcError:
-            shutil.rmtree(folder, ignore_errors=True)
+        except (grpc.RpcError, DaemonGoneError):
+            if _is_gone(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                return
+            raise
+
+
+class DaemonGoneError(Exception):
+    """Nobody is behind the sockets any more."""
+
+
+def _descriptor(folder: Path) -> int:
+    try:
+        return take_descriptor(folder / DESCRIPTOR_SOCKET)
+    except OSError as error:
+        raise DaemonGoneError from error
+
+
+def _is_gone(folder: Path) -> bool:
+    """Whether the daemon is, and not just one request of ours refused: a process that dies closes one socket after another."""
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.connect(str(folder / DESCRIPTOR_SOCKET))
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import tempfile
@@ -13,6 +14,7 @@ import grpc
 import torch
 
 from decentra.config import NodeConfig, run_bytes
+from decentra.errors import SetupError
 from decentra.node.shared_state import SharedState, offer_descriptor
 from decentra.rounds.ports import Run
 from decentra.types import SlotPlan, SlotResult
@@ -21,7 +23,9 @@ from decentra.wire.v1 import swarm_pb2, trainer_pb2
 SERVICE = "decentra.wire.v1.Trainer"
 GRPC_SOCKET = "trainer.sock"
 DESCRIPTOR_SOCKET = "memory.sock"
-ATTACH_TIMEOUT_S = 20.0
+SOCKET_PATH_BYTES = 104
+"""What the shortest of our platforms allows in a Unix socket's address."""
+STOP_GRACE_S = 1.0
 
 
 class ProcessTrainer:
@@ -40,13 +44,28 @@ class ProcessTrainer:
         self._progress = (0, 0)
         self._stopping = False
         self._server: Any = None
+        self._offering: asyncio.Task[None] | None = None
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the trainer was told to end."""
+        return self._stopping
+
     async def start(self) -> None:
-        """Open both sockets, in a folder of this user alone."""
+        """Open both sockets, in a folder of this user alone. Raises SetupError."""
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self) -> None:
+        if len(os.fsencode(self.folder / DESCRIPTOR_SOCKET)) >= SOCKET_PATH_BYTES:
+            raise SetupError(f"the path of {self.folder} is too long for a socket; set TMPDIR to a shorter one such as /tmp")
         self._listening.bind(str(self.folder / DESCRIPTOR_SOCKET))
         self._listening.listen()
-        self._listening.settimeout(ATTACH_TIMEOUT_S)
+        self._listening.setblocking(False)
         self._server = grpc.aio.server()
         unary = grpc.unary_unary_rpc_method_handler
         handlers = {
@@ -63,7 +82,11 @@ class ProcessTrainer:
         """Tell the trainer to end, and remove the sockets."""
         self._stopping = True
         self._wake()
-        await self._server.stop(2.0)
+        if self._server is not None:
+            await self._server.stop(STOP_GRACE_S)
+        if self._offering is not None:
+            self._offering.cancel()
+            await asyncio.wait({self._offering})
         self._listening.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -95,8 +118,9 @@ class ProcessTrainer:
     # -- the process's side -----------------------------------------------------------------------------------------
 
     async def _attach(self, request: trainer_pb2.AttachRequest, context: Any) -> trainer_pb2.AttachReply:
-        loop = asyncio.get_running_loop()
-        loop.run_in_executor(None, offer_descriptor, self._listening, self._shared.descriptor)
+        if self._offering is not None:
+            self._offering.cancel()
+        self._offering = asyncio.ensure_future(offer_descriptor(self._listening, self._shared.descriptor))
         return trainer_pb2.AttachReply(
             run_config=run_bytes(self._run.config),
             layout=[swarm_pb2.Tensor(name=s.name, shape=s.shape, offset=s.offset) for s in self._run.layout.slots],

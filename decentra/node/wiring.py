@@ -28,11 +28,26 @@ class Door:
     entrances: tuple[tuple[str, PeerId], ...] = ()
 
 
+class LockedFiles(Files, Protocol):
+    """Files that this process alone holds, until `close`."""
+
+    def close(self) -> None:
+        """Give them back."""
+        ...
+
+
 class NodeTransport(Transport, Protocol):
     """A transport that listens. `handler` may be set once the node is ready."""
 
-    handler: Handler | None
     port: int
+
+    @property
+    def handler(self) -> Handler | None:
+        """What it answers."""
+        ...
+
+    @handler.setter
+    def handler(self, handler: Handler) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +71,19 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """Factories, each from plain values."""
+    """Factories, each from plain values. `ready` raises SetupError for what this machine cannot do, before anything is made.
 
+    text_folder: where the text of a run is built below a cache, and whether it is there already.
+    """
+
+    ready: Callable[[NodeConfig, Sequence[str]], Awaitable[None]]
+    text_folder: Callable[[RunConfig, Path], tuple[Path, bool]]
     make_machine: MakeMachine
     credentials: Callable[[Path], Credentials]
     transport: Callable[[Path, Door, NodeConfig], Awaitable[NodeTransport]]
     directory: Callable[[Door, NodeConfig, NodeTransport, Verifier, Callable[[str], None]], Awaitable[Directory]]
     text: Callable[[RunConfig, Path], Text]
-    disk: Callable[[Path], Files]
+    disk: Callable[[Path], LockedFiles]
     encode_door: Callable[[Door], str]
     decode_door: Callable[[str], Door]
     dial: Callable[[NodeTransport, Sequence[tuple[str, PeerId]]], Awaitable[list[PeerId]]]

@@ -16,7 +16,7 @@ from decentra import build
 from decentra.config import CodecConfig, InnerConfig, OuterConfig, RunConfig, check_run, config_hash, parse_link
 from decentra.data.shards import unigram_entropy
 from decentra.data.tokenizer import Tokenizer
-from decentra.errors import SetupError
+from decentra.errors import ConfigError, SetupError
 from decentra.model.generate import generate
 from decentra.model.presets import preset
 from decentra.observe.plot import plot_run
@@ -57,29 +57,39 @@ def demo_run(settings: Settings) -> RunConfig:
         outer=OuterConfig(inner_steps=25, lr=0.7, momentum=0.9),
         codec=CodecConfig(up=settings.codec, down=settings.codec),
     )
-    check_run(run, "demo")
+    check_run(run, "decentra demo")
     parse_link(settings.link)
     return run
 
 
-async def run_demo(settings: Settings, show: Show) -> tuple[dict[str, Any], list[str]]:
-    """(summary, lines for people). Raises SetupError where the swarm did not start or did not end."""
-    run = demo_run(settings)
-    shutil.rmtree(settings.out, ignore_errors=True)
-    settings.out.mkdir(parents=True)
+def make_out(out: Path) -> None:
+    """An empty directory for the report; only that of a former demo is emptied. Raises ConfigError."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; give a directory")
+    if out.is_dir() and any(out.iterdir()) and not (out / "run.toml").exists():
+        raise ConfigError(f"--out {out} holds files that are no demo's; give an empty or a new directory")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+
+
+async def play_demo(settings: Settings, run: RunConfig, show: Show) -> ProcessSwarm:
+    """The swarm after its end. Raises SetupError where it did not start or did not end."""
+    make_out(settings.out)
     third = max(1, settings.rounds // 3)
-    play = Play(run, settings.peers, settings.link, settings.out, settings.cache, third, max(third + 1, 2 * settings.rounds // 3), settings.time_limit_s)
+    kill_at = max(third + 1, 2 * settings.rounds // 3)
+    play = Play(run, settings.peers, settings.link, settings.out, settings.cache, third, kill_at, settings.time_limit_s)
     async with ProcessSwarm(play, build.wiring(), show) as swarm:
         await swarm.begin()
         await swarm.watch(build.decode_door(swarm.join_string))
-    return _report(settings, run, swarm)
+    return swarm
 
 
-def _report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dict[str, Any], list[str]]:
+def report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dict[str, Any], list[str]]:
+    """(summary, lines for people), from what the swarm left on disk. Raises SetupError where nothing came of it."""
     ended, gone = swarm.final_statuses()
-    if not ended:
-        raise SetupError(f"no peer reached the end; the logs are in {settings.out}")
-    survivor = next(d for d in swarm.daemons if d.process.returncode == 0)
+    if not ended or not any(r["sync"] is not None for status in ended for r in status["rounds"]):
+        raise SetupError(f"no peer reached the end of an outer step; the logs are in {settings.out}")
+    survivor = swarm.ended_well()[0]
     opened = open_state(survivor.state)
     reached = opened.restore()
     model = build.first_model(run)
@@ -114,16 +124,19 @@ def _headline(summary: dict[str, Any], out: Path) -> list[str]:
     same = "the same state hash" if summary["hashes_equal"] and len(hashes) == 1 else "DIFFERENT state hashes"
     killed = ", ".join(p[:8] for p in summary["killed"]) or "nobody"
     back = " (its lease went back to the pool)" if summary["killed"] and summary["killed_lease_returned"] else ""
-    return [
+    first = "?" if summary["loss_first"] is None else f"{summary['loss_first']:.2f}"
+    lines = [
         f"{summary['rounds_committed']} outer steps, {summary['tokens_committed']:,} tokens in {summary['wall_s']:.0f} s; "
-        f"held-out loss {summary['loss_first']:.2f} -> {summary['loss_last']:.2f} nats (unigram {summary['unigram_entropy']:.2f})",
+        f"held-out loss {first} -> {summary['loss_last']:.2f} nats (unigram {summary['unigram_entropy']:.2f})",
         f"{len(summary['state_hash'])} live peers, {same} {hashes[0][:16]}; joined late: "
         f"{', '.join(p[:8] for p in summary['joined_late']) or 'nobody'}; killed: {killed}{back}",
         f"{summary['bytes_per_round_per_peer'] / 1e6:.2f} MB a round and peer, {summary['compression_ratio']:.2f} times less than fp32; "
         f"{summary['compute_utilization']:.0%} of the time in inner steps",
         f"report: {out}/summary.json, {out}/loss.png; logs beside them",
-        "",
     ]
+    if not summary["finished"]:
+        lines.append(f"NOT FINISHED: {len(summary['state_hash'])} peers reached the end; the others' logs are in {out}")
+    return [*lines, ""]
 
 
 def _samples(model: Any, tokenizer_bytes: bytes, run: RunConfig) -> list[str]:

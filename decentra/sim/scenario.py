@@ -24,7 +24,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """link: RATE,DELAY of every node. step_s: virtual seconds of an inner step. work_s: of each encode, apply or write."""
+    """link: RATE,DELAY of every node. step_s: virtual seconds of an inner step. work_s: of each encode, apply or write.
+
+    threads: CPU threads of the real training; one is fastest for toy models, and its bits are the same on a busy machine.
+    """
 
     name: str
     seed: int = 0
@@ -33,6 +36,7 @@ class Scenario:
     step_s: float = 0.2
     work_s: float = 0.002
     time_limit_s: float = 36000.0
+    threads: int = 1
     run: RunConfig = field(default_factory=RunConfig)
     faults: tuple[Fault, ...] = ()
 

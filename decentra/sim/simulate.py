@@ -20,6 +20,7 @@ from decentra.sim.scenario import Scenario
 
 def simulate(scenario: Scenario, data_folder: Path, note: Callable[[str], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run a scenario on the virtual clock: (summary, status of every node at its end). Repeatable from the seed."""
+    torch.set_num_threads(scenario.threads)
     torch.manual_seed(scenario.seed)
     torch.use_deterministic_algorithms(True)
     start = time.perf_counter()

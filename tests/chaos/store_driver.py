@@ -1,0 +1,80 @@
+"""A process that only drives the store, without torch: entries, blobs, votes and snapshots as fast as it can.
+
+`python store_driver.py DIR` goes on from what DIR holds and prints r after each entry that is durable.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from decentra.ledger import chain
+from decentra.ledger.files import DiskFiles
+from decentra.ledger.state import Member, OuterTensors, State
+from decentra.ledger.store import Snapshot, Store, Vote
+from decentra.outer.fragments import Fragment
+from decentra.types import CHUNK_ELEMENTS
+
+FRAGMENT = Fragment(0, 0, 3)
+SNAPSHOT_EVERY = 3
+
+
+class Flat:
+    """As much of a tensor as the store asks for."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __getitem__(self, where: slice) -> Flat:
+        return Flat(self.array[where])
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
+    def numpy(self) -> np.ndarray:
+        return self.array
+
+
+def blob(r: int) -> bytes:
+    return chain.digest("test/blob", str(r).encode()) * 2000
+
+
+def certified(r: int) -> bytes:
+    return chain.digest("test/entry", str(r).encode()) * 20
+
+
+def tensors(r: int) -> OuterTensors:
+    elements = FRAGMENT.num_chunks * CHUNK_ELEMENTS
+    return OuterTensors(*(Flat(np.full(elements, r + part, dtype=np.float32)) for part in (0.0, 0.5)))  # type: ignore[arg-type]
+
+
+def state(r: int) -> State:
+    at = tensors(r)
+    roots = (chain.tensor_root(at.anchor.numpy()).hex(), chain.tensor_root(at.momentum.numpy()).hex())
+    return State(r, r, "", r, 1, (Member("a", 1, True, 1),), {}, 0, (), (), (roots,))
+
+
+def snapshot(r: int) -> Snapshot:
+    return Snapshot(r, state(r).header(), chain.digest("test/hash", str(r).encode()), chain.entry_digest(certified(r - 1)))
+
+
+def main(folder: Path) -> None:
+    store = Store.open(DiskFiles(folder), lambda: 1)
+    r = len(store.entries(store.oldest_entry(), 10**9))
+    while True:
+        name = store.put_blob(blob(r), r)
+        store.save_vote(Vote(r, 0, 0, certified(r)))
+        store.append(r, certified(r))
+        assert store.has(name)
+        print(r, flush=True)
+        r += 1
+        if r % SNAPSHOT_EVERY == 0:
+            store.save_snapshot(snapshot(r), tensors(r), (FRAGMENT,))
+            store.prune(2)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
