@@ -4,7 +4,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 
-.PHONY: setup demo test soak lint protos clean
+.PHONY: setup demo test soak protos clean
 
 setup: .venv/.ready
 

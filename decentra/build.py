@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import re
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ from decentra.codec.int8 import Int8
 from decentra.config import NodeConfig, RunConfig, parse_link
 from decentra.errors import DecentraError, SetupError
 from decentra.ledger.apply import Machine
+from decentra.ledger.golden import check_machine
 from decentra.node.wiring import Credentials, Door, NodeTransport, Text, Wiring
 from decentra.outer.fragments import fragments
 from decentra.outer.layout import Layout
@@ -20,6 +26,10 @@ from decentra.seams import Verifier
 from decentra.types import PeerId
 
 DIAL_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 4.0
+
+DHT_ADDRESS = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/(?P<host>[^/]+)/tcp/(?P<port>\d{1,5})/p2p/\w+$")
+"""Multiaddresses as `decentra bootstrap` prints them."""
 
 
 def codecs() -> dict[str, Codec]:
@@ -47,7 +57,18 @@ def first_model(config: RunConfig) -> Any:
     """The Llama of a run with its first weights."""
     from decentra.model.init import seeded
 
+    _place_compiler_cache()
     return seeded(config.model, config.data.vocab_size, config.seed)
+
+
+def _place_compiler_cache() -> None:
+    """A model's first weights import torch's compiler, which at once makes its cache in the temporary folder and leaves
+    it there: the user's cache is the place for it."""
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        with contextlib.suppress(OSError, RuntimeError):
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "decentra" / "inductor"
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def outfit(config: RunConfig, data_dir: Path, micro_batch: int) -> tuple[Any, Any, Any]:
@@ -62,14 +83,21 @@ def outfit(config: RunConfig, data_dir: Path, micro_batch: int) -> tuple[Any, An
     return replica, Source(train, config.seed), Heldout(heldout, config.eval_samples)
 
 
+def text_folder(config: RunConfig, cache: Path) -> tuple[Path, bool]:
+    """Where the text of a run is built below `cache`, and whether that was done."""
+    from decentra.data import shards
+    from decentra.ledger.chain import digest
+
+    folder = cache / digest("decentra/data", repr(config.data).encode()).hex()[:16]
+    return folder, (folder / shards.STAMP).exists()
+
+
 def text(config: RunConfig, cache: Path) -> Text:
     """Build (or take from `cache`) tokenizer and shards, and lay the model out."""
     from decentra.data import shards
     from decentra.data.shards import Shard
-    from decentra.ledger.chain import digest
 
-    folder = cache / digest("decentra/data", repr(config.data).encode()).hex()[:16]
-    paths = shards.build(config.data, folder)
+    paths = shards.build(config.data, text_folder(config, cache)[0])
     model = first_model(config)
     layout = Layout.of((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
 
@@ -82,6 +110,44 @@ def text(config: RunConfig, cache: Path) -> Text:
 
 
 # -- a node -------------------------------------------------------------------------------------------------------------
+
+
+async def ready(node: NodeConfig, bootstrap: Sequence[str]) -> None:
+    """See Wiring: the arithmetic is the swarm's, the port is free, a DHT address that was given answers."""
+    check_machine(codecs())
+    _check_port(node.listen, node.port)
+    await _check_dht(bootstrap)
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise SetupError(
+            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose another --port, or 0 for any free one, "
+            "and for --listen an address of this machine"
+        ) from error
+
+
+async def _check_dht(addresses: Sequence[str]) -> None:
+    """One of the addresses must take a connection: p2pd itself would try for long before it says so. Raises SetupError."""
+
+    async def answers(address: str) -> bool:
+        found = DHT_ADDRESS.match(address)
+        if found is None:
+            return True  # an address of another kind: p2pd will judge
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(found["host"], int(found["port"]))
+            writer.close()
+            return True
+        return False
+
+    if addresses and not any(await asyncio.gather(*(answers(address) for address in addresses))):
+        raise SetupError(f"no DHT node answers at {', '.join(addresses)}; is it running, and reachable from here?")
 
 
 def credentials(state: Path) -> Credentials:
@@ -132,6 +198,7 @@ async def directory(door: Door, node: NodeConfig, through: NodeTransport, verifi
 
     if node.dht:
         try:
+            await _check_dht(door.dht)
             return await HivemindDirectory.start(
                 door.run_id, door.dht, host=node.listen, port=node.dht_port, announce=node.announce, reader=reader
             )
@@ -149,17 +216,19 @@ async def dial(through: NodeTransport, entrances: Sequence[tuple[str, PeerId]]) 
     from decentra.transport.base import Contact
     from decentra.transport.first_contact import fetch_certificate
 
-    found = []
-    for endpoint, expected in entrances:
+    async def learn(endpoint: str, expected: PeerId) -> list[PeerId]:
         try:
             pem = await fetch_certificate(endpoint, DIAL_TIMEOUT_S)
             peer = peer_of_certificate(pem)
         except (DecentraError, ValueError):
-            continue
-        if expected in ("", peer):
-            through.connect(Contact(peer, (endpoint,), pem))
-            found.append(peer)
-    return found
+            return []
+        if expected not in ("", peer):
+            return []
+        through.connect(Contact(peer, (endpoint,), pem))
+        return [peer]
+
+    found = await asyncio.gather(*(learn(endpoint, expected) for endpoint, expected in entrances))
+    return list(dict.fromkeys(peer for peers in found for peer in peers))
 
 
 def encode_door(door: Door) -> str:
@@ -187,6 +256,8 @@ def disk(path: Path) -> Any:
 def wiring() -> Wiring:
     """Everything a node daemon needs."""
     return Wiring(
+        ready=ready,
+        text_folder=text_folder,
         make_machine=machine,
         credentials=credentials,
         transport=transport,

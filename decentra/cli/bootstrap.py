@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 from dataclasses import dataclass
 
-import tyro
+from decentra.cli.interrupt import run
+from decentra.cli.options import read
+from decentra.config import NodeConfig, check_node
+from decentra.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,26 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     """Serve until Ctrl-C."""
-    options = tyro.cli(Options, args=arguments, prog="decentra bootstrap")
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_serve(options))
+    options = read(Options, arguments, "bootstrap")
+    check_node(NodeConfig(listen=options.listen, port=options.port), "--")
+    if options.announce and not options.port:
+        raise ConfigError(f"--announce {options.announce} needs a fixed --port, not 0; choose one and open it in the firewall")
+    served: list[str] = []
+    try:
+        run(_serve(options, served))
+    except KeyboardInterrupt:
+        if not served:
+            raise
     return 0
 
 
-async def _serve(options: Options) -> None:
+async def _serve(options: Options, served: list[str]) -> None:
     from decentra.directory.hivemind_dht import BootstrapNode
 
     node = await BootstrapNode.start(host=options.listen, port=options.port, announce=options.announce)
     try:
-        print(node.addresses()[0], flush=True)
-        stopped = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        await stopped.wait()
+        served.extend(node.addresses())
+        print(served[0], flush=True)
+        await asyncio.Event().wait()
     finally:
         await node.close()

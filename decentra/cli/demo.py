@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
+from decentra.cli.interrupt import run
+from decentra.cli.options import read
+from decentra.config import parse_link
+from decentra.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Options:
     codec: str = "int8"
     """How pseudo-gradients travel: int8 or fp32."""
     out: Path = Path("out/demo")
-    """Where the report goes; emptied first."""
+    """Where the report goes; a former demo's is emptied first."""
     cache: Path = Path(".data")
     """Where text and tokenizer are built, once."""
     seed: int = 0
@@ -42,28 +43,54 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     """Play, report, and say what came out."""
-    options = tyro.cli(Options, args=arguments, prog="decentra demo")
+    options = read(Options, arguments, "demo")
+    if options.peers < 2 or options.rounds < 3 or options.time_limit_s <= 0:
+        given = f"--peers {options.peers} --rounds {options.rounds} --time-limit-s {options.time_limit_s:g}"
+        raise ConfigError(f"{given}: a demo needs at least 2 peers, 3 rounds and some time")
+    if options.codec not in ("int8", "fp32"):
+        raise ConfigError(f"--codec {options.codec!r} is not known; use int8 or fp32")
+    parse_link(options.link)
     from rich.console import Console
     from rich.live import Live
 
-    from decentra.errors import ConfigError
-    from decentra.observe.table import swarm_table
-    from decentra.sim.demo import Settings, run_demo
+    from decentra.sim.demo import Settings, demo_run, play_demo, report
 
-    if options.peers < 2 or options.rounds < 3:
-        raise ConfigError(f"--peers {options.peers} --rounds {options.rounds}: a demo needs at least 2 peers and 3 rounds")
-    console = Console(file=sys.stderr if options.json else None)
+    console = Console(stderr=options.json)
     settings = Settings(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Settings)})
-    with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
-
-        def show(statuses: Sequence[dict[str, Any]], elapsed_s: float, line: str) -> None:
-            view = swarm_table(statuses, options.rounds, elapsed_s, "decentra demo") if statuses else f"{line or 'peers are starting'} ({elapsed_s:.0f} s)"
-            live.update(view)
-
-        summary, lines = asyncio.run(run_demo(settings, show))
+    config = demo_run(settings)
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4) as live:
+            swarm = run(play_demo(settings, config, lambda *seen: live.update(_view(options, *seen))))
+    else:
+        swarm = run(play_demo(settings, config, _Lines(console, options.rounds)))
+    summary, lines = report(settings, config, swarm)
     if options.json:
         print(json.dumps(summary))
     else:
         for line in lines:
-            console.print(line, markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0 if summary["hashes_equal"] and summary["finished"] else 1
+
+
+def _view(options: Options, statuses: Sequence[dict[str, Any]], elapsed_s: float, line: str) -> Any:
+    from decentra.observe.table import swarm_table
+
+    if statuses:
+        return swarm_table(statuses, options.rounds, elapsed_s, "decentra demo")
+    return f"{line or 'peers are starting'} ({elapsed_s:.0f} s)"
+
+
+class _Lines:
+    """Where nobody watches a terminal: a line for each outer step."""
+
+    def __init__(self, console: Any, rounds: int) -> None:
+        self._console, self._rounds, self._said = console, rounds, ""
+
+    def __call__(self, statuses: Sequence[dict[str, Any]], elapsed_s: float, line: str) -> None:
+        from decentra.observe.table import headline
+
+        now = f"outer step {max(s['sync'] for s in statuses)}" if statuses else line or self._said or "peers are starting"
+        if now != self._said:
+            self._said = now
+            shown = " ".join(headline(statuses, self._rounds, elapsed_s, "demo")) if statuses else f"{now} ({elapsed_s:.0f} s)"
+            self._console.print(shown, markup=False, highlight=False, soft_wrap=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import signal
 import sys
+import threading
+from typing import Any
 
 COMMANDS = {
     "demo": "the main job on this machine: a swarm of real node daemons on real text, one joins late, one is killed",
@@ -13,33 +17,59 @@ COMMANDS = {
     "sim": "simulate a swarm from a scenario file",
     "replay": "reproduce the hash of any entry from a state directory, offline",
 }
-HIDDEN = ("trainer",)
+HIDDEN = ("trainer", "text")
 
 
-def main() -> None:
-    """Entry point of the `decentra` command."""
-    arguments = sys.argv[1:]
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit code. `arguments` default to those of this process."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: decentra COMMAND [OPTIONS]     (decentra COMMAND --help shows options and an example)\n")
         for name, does in COMMANDS.items():
             print(f"  {name:<10} {does}")
-        sys.exit(0 if arguments else 2)
+        return 0 if arguments else 2
     if arguments[0] not in (*COMMANDS, *HIDDEN):
-        print(f"decentra: unknown command {arguments[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
-    from decentra.errors import DecentraError, InputError
-
+        return _say(f"unknown command {arguments[0]!r}; known: {', '.join(COMMANDS)}", 2)
+    if threading.current_thread() is not threading.main_thread():
+        return _run(arguments)
+    former = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(importlib.import_module(f"decentra.cli.{arguments[0]}").main(arguments[1:]))
-    except InputError as error:
-        print(f"decentra: {error}", file=sys.stderr)
-        sys.exit(2)
-    except DecentraError as error:
-        print(f"decentra: {error}", file=sys.stderr)
-        sys.exit(1)
+        return _run(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        from decentra.errors import DecentraError, InputError
+
+        try:
+            return int(importlib.import_module(f"decentra.cli.{arguments[0]}").main(arguments[1:]))
+        except InputError as error:
+            return _say(str(error), 2)
+        except DecentraError as error:
+            return _say(str(error), 1)
     except KeyboardInterrupt:
-        sys.exit(1)
+        return _say("stopped", 1)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _say(_disk_sentence(error), 1)
+
+
+def _disk_sentence(error: OSError) -> str:
+    remedy = "free some space" if error.errno == errno.ENOSPC else "check the path and its permissions"
+    return f"{error.filename or 'a file'}: {error.strerror}; {remedy}"
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"decentra: {sentence}", file=sys.stderr)
+    return code
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

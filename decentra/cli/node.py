@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from decentra.config import Config, NodeConfig, load, parse_link
+from decentra.cli.options import read
+from decentra.config import Config, check_node, load
 from decentra.errors import ConfigError, StateError
+from decentra.identity.invite import decode
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,15 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     """Run a node until its run ends or Ctrl-C."""
-    options = tyro.cli(Options, args=arguments, prog="decentra node")
+    options = read(Options, arguments, "node")
     if options.run and options.join:
         raise ConfigError("--run founds a swarm and --join joins one; give one of them")
+    if not (options.run or options.join or options.state):
+        raise ConfigError("give --run RUN.toml to found a swarm, --join STRING to join one, or --state DIR to come back to one")
     config = _config(options)
-    state = options.state
-    if state is None:
-        if not options.run and not options.join:
-            raise ConfigError("give --run RUN.toml to found a swarm, --join STRING to join one, or --state DIR to come back to one")
-        state = _free_state(config.run.name if options.run else "joined")
     if options.join:
-        from decentra.build import decode_door
-
-        decode_door(options.join)
+        decode(options.join)
+    state = options.state or _free_state(config.run.name if options.run else "joined")
 
     def note(line: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
@@ -70,30 +66,36 @@ def main(arguments: list[str]) -> int:
         note(f"state directory: {state}")
         print(f"join string: {string}", file=sys.stderr if options.json else sys.stdout, flush=True)
 
-    from decentra.build import wiring
-    from decentra.node.daemon import Start, run_node
+    from decentra.build import DHT_ADDRESS, wiring
+    from decentra.node.daemon import run_node
+    from decentra.node.node import Start
 
+    if options.bootstrap and not DHT_ADDRESS.match(options.bootstrap):
+        raise ConfigError(
+            f"--bootstrap {options.bootstrap!r} cannot be read; give the address that decentra bootstrap prints, /ip4/HOST/tcp/PORT/p2p/ID"
+        )
     bootstrap = (options.bootstrap,) if options.bootstrap else ()
     start = Start(state, config, options.run is not None, options.join, bootstrap, options.cache)
     summary = asyncio.run(run_node(start, wiring(), note, announce_join))
     if options.json:
         print(json.dumps(summary))
     else:
-        note(f"ended after {summary['rounds_committed']} outer steps, {summary['tokens_committed']} tokens; summary in {state}/summary.json")
+        done = f"{summary['rounds_committed']} outer steps, {summary['tokens_committed']} tokens"
+        note(f"ended after {done}; summary in {state}/summary.json")
     return 0
 
 
 def _config(options: Options) -> Config:
     config = load(options.run) if options.run else Config()
-    changes = {
-        "listen": options.listen or config.node.listen,
-        "port": options.port if options.port >= 0 else config.node.port,
-        "announce": options.announce or config.node.announce,
-        "link": options.link or config.node.link,
-        "trainer_threads": options.threads or config.node.trainer_threads,
-    }
-    node: NodeConfig = dataclasses.replace(config.node, **changes)
-    parse_link(node.link)
+    node = dataclasses.replace(
+        config.node,
+        listen=options.listen or config.node.listen,
+        port=options.port if options.port != -1 else config.node.port,
+        announce=options.announce or config.node.announce,
+        link=options.link or config.node.link,
+        trainer_threads=options.threads or config.node.trainer_threads,
+    )
+    check_node(node, "--")
     return dataclasses.replace(config, node=node)
 
 

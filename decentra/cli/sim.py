@@ -10,6 +10,8 @@ from pathlib import Path
 
 import tyro
 
+from decentra.cli.options import read
+
 
 @dataclass(frozen=True)
 class Options:
@@ -34,7 +36,7 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     """Simulate and sum up."""
-    options = tyro.cli(Options, args=arguments, prog="decentra sim")
+    options = read(Options, arguments, "sim")
     from decentra.sim.scenario import load
     from decentra.sim.simulate import simulate
 
@@ -53,9 +55,11 @@ def main(arguments: list[str]) -> int:
     if options.json:
         print(json.dumps(summary))
     else:
+        took = f"{summary['virtual_s']:.0f} virtual s ({summary['wall_s']:.1f} s here)"
+        first = "?" if summary["loss_first"] is None else f"{summary['loss_first']:.2f}"
         print(
-            f"{summary['rounds_committed']} outer steps in {summary['virtual_s']:.0f} virtual s ({summary['wall_s']:.1f} s here); held-out loss "
-            f"{summary['loss_first']:.2f} -> {summary['loss_last']:.2f}; hashes {'equal' if summary['hashes_equal'] else 'DIFFERENT'}; "
+            f"{summary['rounds_committed']} outer steps in {took}; held-out loss "
+            f"{first} -> {summary['loss_last']:.2f}; hashes {'equal' if summary['hashes_equal'] else 'DIFFERENT'}; "
             f"{summary['bytes_per_round_per_peer'] / 1e6:.2f} MB a round and peer; {out}/summary.json"
         )
     return 0 if summary["hashes_equal"] else 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
 
 import tyro
+
+from decentra.cli.interrupt import run
+from decentra.cli.options import read
+from decentra.errors import SetupError
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,10 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     """Ask every peer once and print."""
-    options = tyro.cli(Options, args=arguments, prog="decentra status")
+    options = read(Options, arguments, "status")
+    from decentra.identity.invite import decode
+
+    decode(options.string)
     from rich.console import Console
 
     from decentra.build import decode_door, wiring
@@ -37,10 +43,12 @@ def main(arguments: list[str]) -> int:
             await watcher.peers()
             return await watcher.statuses()
 
-    statuses = asyncio.run(ask())
+    statuses = run(ask())
+    if not statuses:
+        raise SetupError("the swarm's peers are known, but none tells its status; ask again in a while")
     if options.json:
         print(json.dumps(statuses))
     else:
-        lived = max((status["lived_s"] for status in statuses), default=0.0)
+        lived = max(status["lived_s"] for status in statuses)
         Console().print(swarm_table(statuses, 0, lived))
-    return 0 if statuses else 1
+    return 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from decentra.build import outfit
+from decentra.cli.options import read
 from decentra.node.trainer import run_trainer
 
 
@@ -20,5 +19,5 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     """Run until the daemon ends it."""
-    run_trainer(tyro.cli(Options, args=arguments, prog="decentra trainer").folder, outfit)
+    run_trainer(read(Options, arguments, "trainer").folder, outfit)
     return 0

@@ -184,7 +184,7 @@ async def _start_p2p(module: Any, initial_peers: Sequence[str], host: str, port:
     local = host.startswith("127.") or host in ("::1", "localhost")
     folder = tempfile.mkdtemp(prefix="decentra-dht-")
     # p2pd and its client meet on sockets that hivemind puts into /tmp and leaves there: a folder of our own goes with us.
-    private = type("P2P", (module.P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "socket_folder": folder})
+    private: Any = type("P2P", (module.P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "socket_folder": folder})
     creating = asyncio.get_running_loop().create_task(
         private.create(
             initial_peers=list(initial_peers) or None,

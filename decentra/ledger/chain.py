@@ -57,7 +57,7 @@ def split_blocks(data: bytes | memoryview, block_bytes: int) -> Iterable[memoryv
 
 def tensor_root(array: np.ndarray) -> Digest:
     """Tree digest of a whole-chunk fp32 vector (little-endian)."""
-    data = memoryview(np.ascontiguousarray(array, dtype="<f4")).cast("B")
+    data = np.ascontiguousarray(array, dtype="<f4").data.cast("B")
     return tree([tensor_block(block) for block in split_blocks(data, BLOCK_CHUNKS * CHUNK_BYTES)])
 
 

@@ -102,8 +102,12 @@ class DiskFiles:
         return sorted(str(p.relative_to(self.root)) for p in root.rglob("*") if p.is_file() and p.suffix != ".tmp")
 
     def remove(self, name: str) -> None:
-        """See Files."""
-        (self.root / name).unlink(missing_ok=True)
+        """See Files; a folder that is empty then goes too."""
+        path = self.root / name
+        path.unlink(missing_ok=True)
+        if path.parent != self.root:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
 
     def close(self) -> None:
         """Give the directory back."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,10 +26,21 @@ class Interrupts:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Handlers stay: a signal while the process ends must not cut that short. They go with the loop."""
+        logging.disable(logging.NOTSET)
 
     def _came(self) -> None:
         self.seen += 1
+        # A terminal's Ctrl-C ends p2pd too, and its client then complains of lost connections: nobody needs to read that.
+        logging.disable(logging.ERROR)
+        asyncio.get_running_loop().set_exception_handler(_is_expected)
         if self.seen == 1:
             self.first()
         elif self.seen == 2 and self.first is not self.cancel:
             self.cancel()
+
+
+def _is_expected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), ConnectionError):
+        logging.disable(logging.NOTSET)
+        loop.default_exception_handler(context)
+        logging.disable(logging.ERROR)

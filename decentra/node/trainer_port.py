@@ -109,6 +109,8 @@ class ProcessTrainer:
     def trainer_lost(self) -> None:
         """The process has died: its slot is handed out again to the next one."""
         self._handed = False
+        if self._plan is not None:
+            self._progress = (0, self._plan.num_steps)
         self._wake()
 
     def _wake(self) -> None:

@@ -12,12 +12,14 @@ PHASES = ("wait", "transfer", "reduce", "ballot", "apply")
 COLOURS = {"compute": "#4878a8", "wait": "#d8d8d8", "transfer": "#e8a33d", "reduce": "#b6d77a", "ballot": "#8c6bb1", "apply": "#d6604d"}
 
 
-def plot_run(path: Path, statuses: Sequence[Status], loss: Mapping[int, float], unigram: float, events: Sequence[tuple[float, str]], title: str) -> None:
+def plot_run(
+    path: Path, statuses: Sequence[Status], loss: Mapping[int, float], unigram: float, events: Sequence[tuple[float, str]], title: str
+) -> None:
     """statuses: of all peers that were ever seen; loss: by sync, nats a token; events: (seconds, line)."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import patches, pyplot
 
     best = max(statuses, key=lambda s: s["entry"])
     counted = [r for r in best["rounds"] if r["sync"] is not None]
@@ -36,7 +38,7 @@ def plot_run(path: Path, statuses: Sequence[Status], loss: Mapping[int, float], 
     bottom.set_yticks(range(len(names)), names, family="monospace", fontsize=8)
     bottom.set(xlabel="seconds", xlim=(0, counted[-1]["at_s"] - start + 1))
     bottom.invert_yaxis()
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS.values()]
+    handles = [patches.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS.values()]
     bottom.legend(handles, list(COLOURS), ncols=len(COLOURS), fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False)
     if events:
         figure.text(0.01, -0.02, "   ".join(line for _, line in events), fontsize=8)

@@ -13,31 +13,39 @@ from decentra.observe.summary import losses
 
 Status = Mapping[str, Any]
 
+COLUMNS = {"peer": 8, "role": 7, "entry": 5, "state": 8, "steps": 7, "loss": 6, "up": 9, "down": 9}
+
 
 def swarm_table(statuses: Sequence[Status], target_syncs: int, elapsed_s: float, title: str = "") -> Group:
-    """A headline and a row a peer."""
-    best = max(statuses, key=lambda s: s["entry"], default=None)
-    if best is None:
+    """A headline of two lines and a row a peer; readable from 90 columns on."""
+    if not statuses:
         return Group(Text("no peer answers yet"))
+    best = max(statuses, key=lambda s: s["entry"])
+    table = Table(box=None, padding=(0, 1, 0, 0), expand=True)
+    for name in COLUMNS:
+        table.add_column(name, no_wrap=True, min_width=COLUMNS[name], max_width=COLUMNS[name])
+    table.add_column("waiting for", no_wrap=True, overflow="ellipsis", ratio=1)
+    for status in statuses:
+        table.add_row(*(Text(cell) for cell in _row(status)))
+    first, second = headline(statuses, target_syncs, elapsed_s, title or f"run {best['run']}")
+    return Group(Text(first, style="bold"), Text(second), table)
+
+
+def headline(statuses: Sequence[Status], target_syncs: int, elapsed_s: float, title: str) -> tuple[str, str]:
+    """Where the swarm stands, and how fast it goes: two lines of fewer than 90 characters."""
+    best = max(statuses, key=lambda s: s["entry"])
     heldout = losses(statuses)
     loss = f"{heldout[max(heldout)]:.3f} (sync {max(heldout)})" if heldout else "not measured yet"
     counted = [r for r in best["rounds"] if r["sync"] is not None]
     averaged = counted[-1]["averaged"] if counted else 0
     of = f"/{target_syncs}" if target_syncs else ""
-    head = Text.assemble(
-        (title or f"run {best['run']}", "bold"),
-        f"   outer step {best['sync']}{of}   held-out loss {loss}   {tokens_per_s(best, elapsed_s):,.0f} tokens/s"
-        f"   alive {len(statuses)} / in the view {len(best['view'])} / averaged {averaged}   {elapsed_s:.0f} s",
+    return (
+        f"{title}   outer step {best['sync']}{of}   held-out loss {loss}   {elapsed_s:.0f} s",
+        f"{tokens_per_s(best, elapsed_s):,.0f} tokens/s   alive {len(statuses)}, in the view {len(best['view'])}, averaged {averaged}",
     )
-    table = Table(box=None, padding=(0, 1))
-    for name in ("peer", "role", "entry", "state", "steps", "loss", "up", "down", "waiting for"):
-        table.add_column(name, no_wrap=True)
-    for status in statuses:
-        table.add_row(*_row(status, best))
-    return Group(head, table)
 
 
-def _row(status: Status, best: Status) -> tuple[str, ...]:
+def _row(status: Status) -> tuple[str, ...]:
     role = "leads" if status["leading"] else "owns" if status["owns"] else ""
     if not status["in_view"]:
         role = "joining"
@@ -53,7 +61,7 @@ def _row(status: Status, best: Status) -> tuple[str, ...]:
         f"{inner[max(inner, key=int)]:.3f}" if inner else "-",
         f"{status['bytes_up'] / 1e6:.1f} MB",
         f"{status['bytes_down'] / 1e6:.1f} MB",
-        waits[:60],
+        waits,
     )
 
 
@@ -62,5 +70,5 @@ def tokens_per_s(status: Status, elapsed_s: float) -> float:
     counted = [r for r in status["rounds"] if r["sync"] is not None][-5:]
     seconds = sum(r["times_s"].get("round", 0.0) for r in counted)
     if len(counted) < 2 or seconds <= 0:
-        return status["tokens_committed"] / max(elapsed_s, 1e-9)
+        return float(status["tokens_committed"]) / max(elapsed_s, 1e-9)
     return float(sum(r["tokens"] for r in counted) / seconds)

@@ -191,7 +191,9 @@ def _first(run: Run, snapshot: Snapshot) -> Digest:
 # -- first words --------------------------------------------------------------------------------------------------------
 
 
-async def greet(ports: Ports, run_id: bytes, token: bytes, record: bytes, peers: Sequence[PeerId], make_machine: MakeMachine) -> tuple[Run, list[PeerId]]:
+async def greet(
+    ports: Ports, run_id: bytes, token: bytes, record: bytes, peers: Sequence[PeerId], make_machine: MakeMachine
+) -> tuple[Run, list[PeerId]]:
     """Say hello until somebody answers: (the run, by its verified manifest; peers that may give state).
 
     Raises RefusedError with the swarm's reason, PeerUnreachable where nobody answers.

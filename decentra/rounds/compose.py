@@ -15,7 +15,7 @@ from decentra.rounds import leases
 from decentra.rounds.contribute import sits_out
 from decentra.rounds.offers import Offer, close_deadline_s, half_offered, held_everywhere
 from decentra.rounds.owner import owned
-from decentra.rounds.reduction import next_parts, owners_of
+from decentra.rounds.partition import next_parts, owners_of
 from decentra.rounds.view import admissible, next_view_stands, overdue
 from decentra.types import PeerId
 
@@ -61,6 +61,8 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
         member.wait(f"offers of {len(awaited)} members; {behind[1][:8]} has {behind[0]} steps to go")
     elif unheld:
         member.wait(f"owners to hold the parts of {', '.join(p[:8] for p in unheld)}")
+    elif not ready:
+        member.wait(f"any offer: all {len(expected)} members sit sync {state.sync} out")
     return parts, ready, not awaited and not unheld and bool(ready)
 
 

@@ -7,14 +7,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from decentra.errors import PeerError, PeerFault, RefusedError
-from decentra.ledger.chain import entry_digest
 from decentra.ledger.state import Member as ViewMember
-from decentra.ledger.store import Vote
-from decentra.rounds import ballot, records
+from decentra.rounds import records
 from decentra.rounds.contribute import sits_out
-from decentra.rounds.owner import owned
 from decentra.rounds.status import Beat
-from decentra.rounds.validate import entry_fault
 from decentra.rounds.view import is_quorum, leader_order
 from decentra.types import PeerId
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
@@ -54,37 +50,44 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             hear_leader(member, leader, reply)
             if await _moves_with(member, reply, attempt):
                 return
-            idle_since = None if reply.waiting and member.peer in reply.heard else idle_since or member.now()
+            listed = member.peer in reply.heard or not member.in_view()
+            idle_since = None if reply.waiting and listed else idle_since or member.now()
             if reply.heard:
                 limit_s = ACTIVE_PHASES * member.patience_s(entry_bytes_expected(member))
         silent = failures >= FAILURES_TO_SILENCE
         if _follows(member, r, attempt) and (silent or (idle_since is not None and member.now() - idle_since > limit_s)):
             why = f"leader {leader[:8]} is {'silent' if silent else 'too slow'} since {member.now() - start:.0f} s"
-            give_up(member, attempt + 1, why)
+            if attempt == 0 or not await _still_led(member, attempt - 1, attempt):
+                give_up(member, attempt + 1, why)
             return
         await member.changed.wait(member.period_s())
 
 
 async def _moves_with(member: Member, reply: rounds_pb2.HeartbeatReply, attempt: int) -> bool:
     """Whether the leader's answer moves this member to another attempt, or to another entry."""
+    if reply.r != member.state.r:
+        return False
     if reply.attempt > attempt or reply.over:
         give_up(member, max(attempt + 1, reply.attempt), "the leader gave the attempt up")
         return True
-    if reply.attempt == attempt or reply.r != member.state.r:
-        return False
+    return reply.attempt < attempt and await _still_led(member, reply.attempt, attempt)
+
+
+async def _still_led(member: Member, earlier: int, attempt: int) -> bool:
     order = leader_order(member.hash, member.state.members)
-    return await goes_back(member, order[reply.attempt % len(order)], attempt)
+    return await goes_back(member, order[earlier % len(order)], attempt)
 
 
 async def goes_back(member: Member, leader: PeerId, attempt: int) -> bool:
-    """Return to the earlier attempt that a peer still leads and hears this member in: then it is not deposed."""
+    """Return to the earlier attempt that a peer still leads: then it is not deposed. True where the round moved on, too."""
     r = member.state.r
-    try:
-        if leader == member.peer:
-            return False
-        reply = (await member.call(leader, heartbeat(member), member.silence_s())).heartbeat
-    except PeerError:
+    if leader == member.peer:
         return False
+    try:
+        # Asked again soon, so not waited for long.
+        reply = (await member.call(leader, heartbeat(member), 2 * member.period_s())).heartbeat
+    except PeerError:
+        return not _follows(member, r, attempt)
     if not _follows(member, r, attempt):
         return True
     order = leader_order(member.hash, member.state.members)
@@ -119,7 +122,7 @@ def heartbeat(member: Member) -> rounds_pb2.Request:
 def hear_leader(member: Member, leader: PeerId, reply: rounds_pb2.HeartbeatReply) -> None:
     """Take in a heartbeat's answer."""
     if reply.r > member.state.r:
-        member.behind = leader
+        member.fall_behind(leader)
     member.leader_heard = tuple(reply.heard)
     if reply.phase:
         member.wait(f"leader {leader[:8]}: {reply.phase}")
@@ -164,79 +167,6 @@ def only_its_leader(member: Member, sender: PeerId, attempt: int) -> None:
         raise RefusedError(f"attempt {attempt} is not {sender[:8]}'s")
 
 
-# -- the acceptor -------------------------------------------------------------------------------------------------------
-
-
-async def answer_prepare(member: Member, sender: PeerId, message: rounds_pb2.Prepare) -> rounds_pb2.Promise:
-    """Promise a ballot to its leader, durably, unless something higher was promised."""
-    if message.r > member.state.r:
-        _fall_behind(member, sender)
-    if message.r != member.state.r or not member.may_vote():
-        return rounds_pb2.Promise(reason=f"this member is at entry {member.state.r}")
-    only_its_leader(member, sender, message.ballot)
-    vote = await member.cast(message.r, lambda vote: ballot.promise(vote, message.ballot))
-    if vote is None or member.state.r != message.r:
-        return rounds_pb2.Promise(highest=_promised(member, message.r), reason="promised or applied something else")
-    if message.ballot > member.attempt:
-        give_up(member, message.ballot, f"{sender[:8]} leads")
-    promise = rounds_pb2.Promise(
-        promised=True,
-        highest=message.ballot,
-        offers=[records.to_signed(o.signed) for o in member.book.offers.values()],
-        held=[o.root for o in member.book.offers.values() if member.parts.holds(o.root, owned(member))],
-    )
-    if vote.accepted_ballot >= 0:
-        promise.accepted_ballot, promise.accepted_entry = vote.accepted_ballot, vote.accepted_entry
-    return promise
-
-
-def _promised(member: Member, r: int) -> int:
-    return member.vote().promised if member.state.r == r else 0
-
-
-def _fall_behind(member: Member, donor: PeerId) -> None:
-    member.behind = donor
-    member.changed.notify()
-
-
-async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal) -> rounds_pb2.Accept:
-    """Validate, hold every blob, write down, sign. A refusal says why and the ballot promised."""
-    if message.r > member.state.r:
-        _fall_behind(member, sender)
-    if message.r != member.state.r or not member.may_vote():
-        return rounds_pb2.Accept(reason=f"this member is at entry {member.state.r}")
-    only_its_leader(member, sender, message.ballot)
-    member.mark("closed")
-    member.mark("proposed")
-    entry = records.parse_entry(message.entry)
-    fault = entry_fault(member.run.run_id, member.run.machine, member.state, member.hash, entry)
-    if fault:
-        member.ports.note(f"entry {message.r} of {sender[:8]} refused: {fault}")
-        return rounds_pb2.Accept(highest=_promised(member, message.r), reason=fault)
-    await member.fetcher.blobs_of(entry, (sender, *message.holders))
-
-    def accepted(vote: Vote) -> Vote | None:
-        changed = ballot.accept(vote, message.ballot, message.entry)
-        return dataclasses.replace(changed, proposed=message.ballot) if changed and sender == member.peer else changed
-
-    if await member.cast(message.r, accepted) is None:
-        return rounds_pb2.Accept(highest=_promised(member, message.r), reason="promised or applied something else")
-    return rounds_pb2.Accept(vote=records.to_signed(_signed_vote(member, message)), highest=message.ballot)
-
-
-def _signed_vote(member: Member, message: rounds_pb2.Proposal) -> bytes:
-    named = ballot.VotePayload(
-        member.run.run_id,
-        member.state.lineage,
-        message.r,
-        message.ballot,
-        entry_digest(message.entry),
-        member.peer,
-        member.me.incarnation,
-    )
-    return member.ports.signer.sign(records.DOMAIN_VOTE, records.vote_payload(named))
-
-
 # -- after the commit ---------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +197,7 @@ async def pass_certificate(member: Member, certified: bytes, peers: list[PeerId]
 def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
     """Note a heartbeat; move to a later attempt when a quorum is already there."""
     if beat.r > member.state.r:
-        _fall_behind(member, sender)
+        member.fall_behind(sender)
     if beat.r != member.state.r or beat.state_hash != member.hash:
         return
     announced = records.of_member(beat.member)

@@ -34,7 +34,9 @@ class Material:
     nonce: bytes
 
 
-def found(material: Material, tensors: OuterTensors, store: Store, signer: Signer, verifier: Verifier, make_machine: MakeMachine) -> tuple[Run, Reached]:
+def found(
+    material: Material, tensors: OuterTensors, store: Store, signer: Signer, verifier: Verifier, make_machine: MakeMachine
+) -> tuple[Run, Reached]:
     """Write S_0 as a snapshot and sign the manifest that names it."""
     config = material.config
     machine = make_machine(config, material.layout)

@@ -10,7 +10,7 @@ from decentra.errors import PeerError, RefusedError
 from decentra.ledger.chain import entry_digest
 from decentra.ledger.entry import Counted, Sum
 from decentra.ledger.state import Part
-from decentra.rounds import ballot, compose, exchange, owner, records
+from decentra.rounds import accept, ballot, compose, exchange, owner, records
 from decentra.rounds.offers import Offer
 from decentra.rounds.view import is_quorum
 from decentra.types import PeerId
@@ -33,6 +33,8 @@ async def lead(member: Member, attempt: int) -> None:
     r = member.state.r
     member.leading = True
     try:
+        if member.vote().promised > attempt:
+            raise _Conceded("a higher attempt was promised", member.vote().promised)
         forced = await _prepare(member, attempt) if attempt > 0 or member.vote().proposed >= 0 else b""
         if _gone(member, r, attempt):
             return
@@ -84,7 +86,7 @@ async def _prepare(member: Member, attempt: int) -> bytes:
 
     async def ask(peer: PeerId) -> None:
         if peer == member.peer:
-            promises[peer] = await exchange.answer_prepare(member, peer, request)
+            promises[peer] = await accept.answer_prepare(member, peer, request)
             return
         try:
             promises[peer] = (await member.call(peer, rounds_pb2.Request(prepare=request), member.silence_s())).promise
@@ -183,7 +185,8 @@ async def _close(member: Member, attempt: int, parts: tuple[Part, ...], offers: 
         raise _Conceded(f"an owner failed: {error}") from error
     sums = tuple(sorted((s for report in reports for s in report), key=lambda s: s.first_block))
     counted = tuple(
-        Counted(o.sender, o.incarnation, o.root, o.weight_tokens, o.num_steps, o.claim, o.base_sync) for o in sorted(offers, key=lambda o: o.sender)
+        Counted(o.sender, o.incarnation, o.root, o.weight_tokens, o.num_steps, o.claim, o.base_sync)
+        for o in sorted(offers, key=lambda o: o.sender)
     )
     if _gone(member, close.r, attempt):
         return b"", []
@@ -204,7 +207,7 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
     member.wait("votes")
     state, size = member.state, exchange.entry_bytes_expected(member)
     proposal = rounds_pb2.Proposal(r=state.r, ballot=attempt, entry=entry, holders=holders)
-    own = await exchange.consider(member, member.peer, proposal)
+    own = await accept.consider(member, member.peer, proposal)
     if not own.HasField("vote"):
         raise _Conceded(f"this node refuses the entry itself: {own.reason}", own.highest)
     votes: dict[PeerId, bytes] = {member.peer: own.vote.SerializeToString()}

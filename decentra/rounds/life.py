@@ -15,15 +15,18 @@ SPEAK_UP_AFTER_S = 5.0
 
 
 async def live(member: Member) -> None:
-    """Take part until the run ends, this node has left, or the task is cancelled."""
+    """Take part until the run ends, this node has left, or the task is cancelled. Raises what ended it otherwise."""
     try:
         await _live(member)
+    except ExceptionGroup as group:
+        # One reason for people: a full disk, not the group of tasks that it ended.
+        raise group.exceptions[0] from group
     finally:
         for task in member.fetcher.running():
             task.cancel()
         # A state that has begun to move must finish moving: what was logged is applied.
-        if member.moving:
-            await asyncio.wait(list(member.moving))
+        if moving := member.moves.running():
+            await asyncio.wait(moving)
         for task in member.loose_tasks():
             task.cancel()
 

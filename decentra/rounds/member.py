@@ -1,8 +1,8 @@
 """A member: its copy of the state machine, and what it knows of the round.
 
-Read with life (from the first round to the last), exchange (a round as followers and owners see it), lead (as its leader
-sees it), serve (what it answers) and catchup (how it gets a state). This file holds what they share, and the one place
-where S moves.
+Read with life (from the first round to the last), exchange (a round as followers see it), lead (as its leader sees it),
+accept (its votes), owner (its parts), serve (what it answers) and catchup (how it gets a state). This file holds what
+they share, and the one place where S moves.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Coroutine
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -25,6 +25,7 @@ from decentra.ledger.store import Snapshot, Vote
 from decentra.rounds import records
 from decentra.rounds.ballot import certificate_fault
 from decentra.rounds.fetch import Fetcher
+from decentra.rounds.moves import Moves
 from decentra.rounds.offers import Offer, OfferBook, offer_fault
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
@@ -32,14 +33,12 @@ from decentra.rounds.status import Beat, report_of
 from decentra.types import Digest, PeerId, RoundReport
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
 
-T = TypeVar("T")
-
 SILENCE_FLOOR_S = 4.0
 PERIOD_FLOOR_S = 0.25
 PERIODS_TO_SILENCE = 10
 HISTORY_ENTRIES = 4096
 GOODBYE_S = 5.0
-"""A leaver goes, as if crashed, after this long without progress."""
+"""A leaver goes, as if crashed, when this long after it asked no entry has let it go."""
 
 
 class Member:
@@ -55,8 +54,7 @@ class Member:
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
         self.leader_heard: tuple[PeerId, ...] = ()
-        self.leading = False
-        self.collecting = False
+        self.leading, self.collecting = False, False
         self.leaving, self.leave_by_s = False, math.inf
         self.stopping = False
         self.behind: PeerId | None = None
@@ -76,7 +74,7 @@ class Member:
         self.vote_lock, self._commit_lock = asyncio.Lock(), asyncio.Lock()
         self.tasks: asyncio.TaskGroup | None = None
         self.aside: dict[asyncio.Task[None], None] = {}
-        self.moving: dict[asyncio.Task[Any], None] = {}
+        self.moves = Moves()
         self.bytes_seen = (0, 0)
         self.round_start_s = self.now()
 
@@ -97,8 +95,8 @@ class Member:
         return member is not None and member.incarnation == self.me.incarnation
 
     def is_done(self) -> bool:
-        """Whether the run has ended, or this node is leaving and out of the view."""
-        left = self.leaving and (not self.in_view() or self.now() >= self.leave_by_s)
+        """Whether the run has ended, or this node is leaving and out of the view, alone in it, or has asked for too long."""
+        left = self.leaving and (not self.in_view() or len(self.state.members) == 1 or self.now() >= self.leave_by_s)
         return self.run.is_done(self.state.sync, self.state.tokens) or left or self.stopping
 
     def period_s(self) -> float:
@@ -111,7 +109,7 @@ class Member:
 
     def patience_s(self, num_bytes: int) -> float:
         """How long to wait for what still needs `num_bytes` at the rate now seen; doubled by attempts."""
-        return (2 * self.silence_s() + 4 * num_bytes / self.fetcher.rate_bytes_per_s) * 2 ** min(self.attempt, 4)
+        return (2 * self.silence_s() + 4 * num_bytes / self.fetcher.rate_bytes_per_s) * (1 << min(self.attempt, 4))
 
     def heard(self) -> tuple[PeerId, ...]:
         """Members of the view whose present incarnation answered this attempt lately, this one included."""
@@ -176,18 +174,7 @@ class Member:
         Raises ValueError where the certificate does not hold; PeerError where no holder gave the blobs. A caller that is
         cancelled does not stop it half-way, where the tensors have moved and the state has not.
         """
-        return await self._unbroken(self._commit(certified, source))
-
-    async def _unbroken(self, move: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.ensure_future(move)
-        self.moving[task] = None
-        task.add_done_callback(self._has_moved)
-        return await asyncio.shield(task)
-
-    def _has_moved(self, task: asyncio.Task[Any]) -> None:
-        self.moving.pop(task)
-        if not task.cancelled():
-            task.exception()
+        return await self.moves.run(self._commit(certified, source))
 
     async def _commit(self, certified: bytes, source: PeerId) -> bool:
         message = swarm_pb2.CertifiedEntry.FromString(certified)
@@ -195,8 +182,7 @@ class Member:
             entry = records.parse_entry(message.entry)
             if entry.r != self.state.r:
                 if entry.r > self.state.r:
-                    self.behind = source
-                    self.changed.notify()
+                    self.fall_behind(source)
                 return False
             certificate = records.parse_certificate(message.certificate)
             fault = certificate_fault(
@@ -232,7 +218,7 @@ class Member:
 
     async def adopt(self, snapshot: Snapshot, tensors: OuterTensors) -> bool:
         """Go on from a snapshot that was fetched whole, if it is ahead: this replica's own pending work is dropped."""
-        return await self._unbroken(self._adopt(snapshot, tensors))
+        return await self.moves.run(self._adopt(snapshot, tensors))
 
     async def _adopt(self, snapshot: Snapshot, tensors: OuterTensors) -> bool:
         async with self._commit_lock:
@@ -261,8 +247,6 @@ class Member:
         self.attempt, self.beats, self.leader_heard, self.behind = 0, {}, (), None
         self.collecting = self.leading = False
         self.takes_over = ()
-        if self.leaving:
-            self.leave_by_s = self.now() + GOODBYE_S
         if new_sync:
             self.book.offers.clear()
             self.parts.clear()
@@ -278,6 +262,12 @@ class Member:
         self.wait(f"sync {self.state.sync}")
         self.changed.notify()
 
+    def fall_behind(self, donor: PeerId) -> None:
+        """Somebody is ahead: catch up from there. Strangers are not believed, for a snapshot is taken on the donor's word."""
+        if self.state.member(donor) is not None:
+            self.behind = donor
+            self.changed.notify()
+
     def fault_of(self, offer: Offer) -> str:
         """Why an offer cannot be counted in the due sync; "" where it can."""
         machine = self.run.machine
@@ -288,17 +278,6 @@ class Member:
         """This member's vote for the due entry."""
         stored = self.ports.store.vote
         return stored if stored.r == self.state.r else Vote(self.state.r)
-
-    async def cast(self, r: int, change: Callable[[Vote], Vote | None]) -> Vote | None:
-        """Change this member's vote for entry r and write it down; None where `change` forbids it or the round is over."""
-        return await self._unbroken(self._cast(r, change))
-
-    async def _cast(self, r: int, change: Callable[[Vote], Vote | None]) -> Vote | None:
-        async with self.vote_lock:
-            vote = change(self.vote()) if r == self.state.r else None
-            if vote is not None:
-                await self.ports.run_blocking(self.ports.store.save_vote, vote)
-            return vote
 
     def may_vote(self) -> bool:
         """Whether this member votes in the due round: not where its store is older than what it once signed."""
@@ -313,7 +292,7 @@ class Member:
 
     def loose_tasks(self) -> list[asyncio.Task[Any]]:
         """Tasks that run aside of the one that lives this member's life."""
-        return [*self.aside, *self.moving, *self.fetcher.running()]
+        return [*self.aside, *self.moves.running(), *self.fetcher.running()]
 
 
 def announced(peer: PeerId, incarnation: int, dialable: bool, run: Run, rates: tuple[int, int] = (0, 0)) -> ViewMember:

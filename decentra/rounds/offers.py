@@ -46,7 +46,10 @@ def offer_fault(offer: Offer, state: State, num_fragments: int, num_chunks: int,
         (offer.lineage != state.lineage, "it is of another lineage"),
         (offer.fragment != offer.sync % num_fragments, f"fragment {offer.fragment} is not due"),
         (offer.base_sync != base, f"its base is sync {offer.base_sync}, not {base}"),
-        (offer.codec != codec or offer.num_chunks != num_chunks, f"it is {offer.num_chunks} chunks of {offer.codec}, not {num_chunks} of {codec}"),
+        (
+            (offer.codec, offer.num_chunks) != (codec, num_chunks),
+            f"it is {offer.num_chunks} chunks of {offer.codec}, not {num_chunks} of {codec}",
+        ),
         (not 0 < offer.weight_tokens < 1 << 48 or offer.num_steps < 1, f"its weight {offer.weight_tokens} is impossible"),
         (not intervals.is_prefix(offer.claim, state.leases.get(offer.sender, ())), "its claim is not a prefix of its lease"),
     )
@@ -83,7 +86,7 @@ def held_everywhere(offers: Mapping[PeerId, Offer], parts: Sequence[Part], held:
 def close_deadline_s(round_start_s: float, half_offered_s: float, attempt: int) -> float:
     """When the leader stops waiting for stragglers: a fixed ratio of what the first half took, doubled by attempts."""
     wait = max(STRAGGLER_FLOOR_S, STRAGGLER_RATIO * (half_offered_s - round_start_s))
-    return half_offered_s + wait * 2 ** min(attempt, 4)
+    return half_offered_s + wait * float(2 ** min(attempt, 4))
 
 
 def half_offered(expected: Collection[PeerId], offered: Collection[PeerId]) -> bool:

@@ -9,13 +9,14 @@ For a given T_s the least T_g is a bisection, and the sum is convex in T_s. Pure
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decentra.ledger.state import Member, Part
+from decentra.types import PeerId
 
 _ITERATIONS = 60
 _LEAST_SHARE = 0.05
@@ -63,6 +64,31 @@ def split(members: Sequence[Member], owners: Sequence[Member], num_blocks: int) 
             parts.append(Part(first, last - first, member.peer))
         first = max(first, last)
     return tuple(parts)
+
+
+def owners_of(members: Sequence[Member], heard: Collection[PeerId]) -> list[Member]:
+    """Members that may own blocks: heard and dialable, by id."""
+    return sorted((m for m in members if m.dialable and m.peer in heard), key=lambda m: m.peer)
+
+
+def next_parts(
+    parts: Sequence[Part], members: Sequence[Member], heard: Collection[PeerId], num_blocks: int, recut: bool
+) -> tuple[Part, ...]:
+    """The map for the due sync: the present one while all its owners stay, unless a sync was just counted (`recut`)."""
+    staying = {m.peer for m in members}
+    if not recut and parts and all(part.owner in staying for part in parts):
+        return tuple(parts)
+    return split(members, owners_of(members, heard), num_blocks)
+
+
+def tiles(parts: Sequence[Part], num_blocks: int) -> bool:
+    """Whether the parts cover every block once, in order."""
+    at = 0
+    for part in parts:
+        if part.first_block != at or part.num_blocks < 1:
+            return False
+        at += part.num_blocks
+    return at == num_blocks
 
 
 def round_time_s(members: Sequence[Member], parts: Sequence[Part], num_blocks: int, size_bytes: int) -> float:

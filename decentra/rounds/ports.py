@@ -109,6 +109,8 @@ def read_manifest(signed: bytes, verifier: Verifier, make_machine: MakeMachine) 
     founder, payload = verifier.open(DOMAIN_MANIFEST, signed)
     m = swarm_pb2.Manifest()
     m.ParseFromString(payload)
+    if m.founder_key != swarm_pb2.Signed.FromString(signed).public_key:
+        raise ValueError("the manifest is signed by another key than its founder's")
     config = run_from_bytes(m.run_config)
     layout = Layout(tuple(Slot(t.name, tuple(t.shape), t.offset) for t in m.layout))
     return Run(

@@ -6,6 +6,9 @@ Bytes that are signed or hashed are made once, here, by their author; everyone e
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from decentra.ledger.chain import digest
 from decentra.ledger.entry import Counted, Entry, Sum, Term
@@ -16,6 +19,8 @@ from decentra.rounds.offers import Offer
 from decentra.seams import Verifier
 from decentra.types import Digest, Intervals, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
+
+M = TypeVar("M", bound=Message)
 
 DOMAIN_OFFER = b"decentra/offer"
 DOMAIN_VOTE = b"decentra/vote"
@@ -127,7 +132,8 @@ def parse_entry(data: bytes) -> Entry:
         sync=message.sync if message.HasField("sync") else None,
         fragment=message.fragment,
         counted=tuple(
-            Counted(c.sender, c.incarnation, c.root, c.weight_tokens, c.num_steps, _of_intervals(c.claim), c.base_sync) for c in message.counted
+            Counted(c.sender, c.incarnation, c.root, c.weight_tokens, c.num_steps, _of_intervals(c.claim), c.base_sync)
+            for c in message.counted
         ),
         sums=of_sums(message.sums),
         heard=tuple(message.heard),
@@ -259,9 +265,7 @@ def open_record(verifier: Verifier, signed: bytes) -> tuple[PeerId, int]:
     return peer, record.sequence
 
 
-def _parse(kind: type, data: bytes):  # type: ignore[no-untyped-def]
-    from google.protobuf.message import DecodeError
-
+def _parse(kind: type[M], data: bytes) -> M:
     message = kind()
     try:
         message.ParseFromString(data)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
 from decentra.errors import PeerError, RefusedError
-from decentra.rounds import exchange, owner, records
+from decentra.rounds import accept, exchange, owner, records
 from decentra.rounds.fetch import digest_frames
 from decentra.rounds.status import status_of
 from decentra.rounds.view import is_quorum
@@ -89,7 +89,8 @@ async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> r
     if message.protocol_version != PROTOCOL_VERSION:
         raise RefusedError(f"protocol version {message.protocol_version} is not {PROTOCOL_VERSION}; install the same decentra as the swarm")
     if message.golden_digest != run.golden_digest:
-        raise RefusedError("the golden vectors come out differently on this machine, so its replica would drift; update torch or report the CPU")
+        reason = "the golden vectors come out differently on this machine, so its replica would drift; update torch or report the CPU"
+        raise RefusedError(reason)
     if run.token_digest and digest("decentra/token", message.token) != run.token_digest:
         raise RefusedError("the invite token is wrong; ask for a new join string")
     if message.run_config:
@@ -137,11 +138,11 @@ async def _close(member: Member, sender: PeerId, message: rounds_pb2.Close) -> r
 
 
 async def _prepare(member: Member, sender: PeerId, message: rounds_pb2.Prepare) -> rounds_pb2.Reply:
-    return rounds_pb2.Reply(promise=await exchange.answer_prepare(member, sender, message))
+    return rounds_pb2.Reply(promise=await accept.answer_prepare(member, sender, message))
 
 
 async def _proposal(member: Member, sender: PeerId, message: rounds_pb2.Proposal) -> rounds_pb2.Reply:
-    return rounds_pb2.Reply(accept=await exchange.consider(member, sender, message))
+    return rounds_pb2.Reply(accept=await accept.consider(member, sender, message))
 
 
 async def _commit(member: Member, sender: PeerId, message: swarm_pb2.CertifiedEntry) -> rounds_pb2.Reply:
@@ -186,7 +187,7 @@ async def _status(member: Member, sender: PeerId, message: rounds_pb2.StatusQuer
     return rounds_pb2.Reply(status=rounds_pb2.Status(json=json.dumps(status_of(member))))
 
 
-_ANSWERS = {
+_ANSWERS: dict[str, Callable[[Member, PeerId, Any], Awaitable[rounds_pb2.Reply]]] = {
     "hello": _hello,
     "heartbeat": _heartbeat,
     "offer": _offer,

@@ -11,7 +11,7 @@ from decentra.ledger.entry import Entry
 from decentra.ledger.state import Member, State, next_members
 from decentra.outer.average import coefficient
 from decentra.rounds import leases
-from decentra.rounds.reduction import tiles
+from decentra.rounds.partition import tiles
 from decentra.rounds.view import next_view_stands, overdue
 from decentra.types import Digest
 

@@ -162,6 +162,9 @@ class Cluster:
         await catchup.fetch_files(node.ports, run, donors)
         reached = await catchup.fetch_snapshot(node.ports, run, tensors, donors)
         self._start(node, run, tensors, reached)
+        assert node.member is not None
+        # The snapshot's view may be gone by now; who gave it is not.
+        node.member.behind = donors[0]
         return node
 
     def kill(self, node: SimNode) -> None:
@@ -203,7 +206,7 @@ class Cluster:
     async def _strike(self, fault: Fault) -> None:
         if fault.kind == "join":
             late = asyncio.ensure_future(self.join())
-            late.add_done_callback(lambda done: self.joined_late.append(done.result().identity.peer) if not done.exception() else self.note(str(done.exception())))
+            late.add_done_callback(self._joined)
             return
         node = self._pick(fault.peer)
         if fault.kind == "kill":
@@ -216,6 +219,12 @@ class Cluster:
                 self.note(str(error))
             self.last_words.append(status_of(node.member))
             await node.transport.close()
+
+    def _joined(self, late: asyncio.Future[SimNode]) -> None:
+        if (error := late.exception()) is not None:
+            self.note(f"the late peer did not join: {error}")
+        else:
+            self.joined_late.append(late.result().identity.peer)
 
     def _pick(self, number: int) -> SimNode:
         live = self.live_nodes()

@@ -66,10 +66,11 @@ def make_out(out: Path) -> None:
     """An empty directory for the report; only that of a former demo is emptied. Raises ConfigError."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a directory")
-    if out.is_dir() and any(out.iterdir()) and not (out / "run.toml").exists():
-        raise ConfigError(f"--out {out} holds files that are no demo's; give an empty or a new directory")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    if out.is_dir() and any(out.iterdir()):
+        if not ((out / "run.toml").exists() and (out / "bootstrap.log").exists()):
+            raise ConfigError(f"--out {out} holds files that are no demo's; give an empty or a new directory")
+        shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 async def play_demo(settings: Settings, run: RunConfig, show: Show) -> ProcessSwarm:

@@ -26,7 +26,9 @@ Show = Callable[[Sequence[dict[str, Any]], float, str], None]
 
 START_TIMEOUT_S = 120.0
 POLL_S = 1.0
-END_TIMEOUT_S = 60.0
+CLOSE_S = 7.0
+"""Daemons told to end are gone in 5 s."""
+TRAINERS_END_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,9 @@ class ProcessSwarm:
     _folder: str = ""
 
     async def __aenter__(self) -> ProcessSwarm:
-        # Sockets of daemons that are killed stay in the temporary folder: one of our own, removed at the end.
-        self._folder = tempfile.mkdtemp(prefix="decentra-demo-")
+        # Sockets of daemons that are killed stay in the temporary folder: one of our own, removed at the end. Its name is
+        # short: the path of a Unix socket has 104 bytes.
+        self._folder = tempfile.mkdtemp(prefix="dc-")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -85,20 +88,21 @@ class ProcessSwarm:
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
+        await self._until(lambda: all(process.poll() is not None for process in processes), CLOSE_S)
         for process in processes:
-            try:
-                await asyncio.to_thread(process.wait, 10.0)
-            except subprocess.TimeoutExpired:
+            if process.poll() is None:
                 process.kill()
                 process.wait()
-        await self._trainers_end()
+            if process.stdout is not None:
+                process.stdout.close()
+        # Trainers of killed daemons end by themselves once their socket is closed.
+        await self._until(lambda: not any(Path(self._folder).glob("decentra-*/trainer.sock")), TRAINERS_END_S)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def _trainers_end(self) -> None:
-        """Trainers of killed daemons end by themselves once their socket is closed; wait for them."""
-        deadline = time.monotonic() + 20.0
-        while time.monotonic() < deadline and any(Path(self._folder).glob("decentra-*/trainer.sock")):
-            await asyncio.sleep(0.2)
+    async def _until(self, holds: Callable[[], bool], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not holds() and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
 
     def elapsed_s(self) -> float:
         """Seconds since the swarm began."""
@@ -126,17 +130,29 @@ class ProcessSwarm:
         """Bootstrap node, founder, and the first peers. Raises SetupError with the log to read."""
         out = self.play.out
         (out / "run.toml").write_text(run_toml(self.play.run))
-        self.bootstrap = self._spawn(["bootstrap"], out / "bootstrap.log", subprocess.PIPE)
-        assert self.bootstrap.stdout is not None
-        line = await asyncio.wait_for(asyncio.to_thread(self.bootstrap.stdout.readline), START_TIMEOUT_S)
-        self.dht = line.decode().strip()
-        if not self.dht:
-            self.note("no DHT on this machine: the peers use the static directory")
+        self.dht = await self._dht_address()
         entry = ["--bootstrap", self.dht] if self.dht else []
         founder = self.start_daemon(["--run", str(out / "run.toml"), "--cache", str(self.play.cache), *entry])
         self.join_string = await self._join_string(founder)
         for _ in range(self.play.peers - 1):
             self.start_daemon(["--join", self.join_string])
+
+    async def _dht_address(self) -> str:
+        """Start the bootstrap node; "" where this machine has no DHT: the peers then use the static directory."""
+        log = self.play.out / "bootstrap.log"
+        self.bootstrap = self._spawn(["bootstrap"], log, subprocess.PIPE)
+        assert self.bootstrap.stdout is not None
+        pipe = self.bootstrap.stdout
+        os.set_blocking(pipe.fileno(), False)
+        said = b""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not said.endswith(b"\n") and self.bootstrap.poll() is None and time.monotonic() < deadline:
+            self.show([], self.elapsed_s(), "the bootstrap node starts")
+            await asyncio.sleep(0.1)
+            said += pipe.read() or b""
+        if not said.endswith(b"\n"):
+            self.note(f"no DHT on this machine ({_last_line(log)}): the peers use the static directory")
+        return said.decode().strip()
 
     def start_daemon(self, arguments: list[str]) -> Daemon:
         """One more node."""
@@ -152,7 +168,8 @@ class ProcessSwarm:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (founder.state / "join.txt").exists():
             if not founder.running() or time.monotonic() > deadline:
-                raise SetupError(f"the founder did not start; its log is {self.play.out}/peer-0.log: {_last_line(self.play.out / 'peer-0.log')}")
+                log = self.play.out / "peer-0.log"
+                raise SetupError(f"the founder did not start; its log is {log}: {_last_line(log)}")
             self.show([], self.elapsed_s(), "the founder prepares text, tokenizer and first weights")
             await asyncio.sleep(0.2)
         return (founder.state / "join.txt").read_text()
@@ -172,6 +189,7 @@ class ProcessSwarm:
                 for status in statuses:
                     self.last_seen[status["peer"]] = status
                 self.show(statuses, self.elapsed_s(), "")
+                self._raise_early_ends()
                 sync = max((s["sync"] for s in statuses), default=0)
                 if self.play.join_at >= 0 and sync >= self.play.join_at and len(self.daemons) == self.play.peers:
                     self.start_daemon(["--join", self.join_string])
@@ -179,6 +197,13 @@ class ProcessSwarm:
                 if self.play.kill_at >= 0 and sync >= self.play.kill_at and not self.killed and sync < target:
                     await self._kill_one(statuses, sync)
                 await asyncio.sleep(POLL_S)
+
+    def _raise_early_ends(self) -> None:
+        """A daemon that failed is not waited for: the others would wait for it until the time is up."""
+        for daemon in self.daemons:
+            if daemon.process.poll() not in (None, 0) and self._peer_of(daemon.number) not in self.killed:
+                log = self.play.out / f"peer-{daemon.number}.log"
+                raise SetupError(f"peer {daemon.number} ended with code {daemon.process.returncode}; its log is {log}: {_last_line(log)}")
 
     async def _kill_one(self, statuses: Sequence[dict[str, Any]], sync: int) -> None:
         """SIGKILL the leader of the running round, or an owner of it; a late peer in the view is spared."""
@@ -198,13 +223,13 @@ class ProcessSwarm:
         path = self.daemons[number].state / "peer.txt"
         return path.read_text() if path.exists() else ""
 
+    def ended_well(self) -> list[Daemon]:
+        """Daemons that reached the end of the run."""
+        return [d for d in self.daemons if d.process.poll() == 0 and (d.state / "status.json").exists()]
+
     def final_statuses(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """(last status of every peer that reached the end, last seen of those that did not)."""
-        ended = []
-        for daemon in self.daemons:
-            path = daemon.state / "status.json"
-            if daemon.process.poll() == 0 and path.exists():
-                ended.append(json.loads(path.read_text()))
+        ended = [json.loads((daemon.state / "status.json").read_text()) for daemon in self.ended_well()]
         names = {status["peer"] for status in ended}
         if len(self.daemons) > self.play.peers:
             self.joined_late = [self._peer_of(len(self.daemons) - 1)]

@@ -108,7 +108,8 @@ def measure(peers: int, rounds: int, link: str, folder: Path) -> list[str]:
         f"{'round':<9} {whole:>9.3f}   100.0%",
         f"bytes up a round and peer: {sent:,.0f}; formula 2(N-1)/N x {encoded:,} = {formula:,.0f}; ratio {sent / formula:.4f}",
         f"tokens/s of one trainer: alone {sum(alone) / len(alone):,.0f}; {peers} side by side {side:,.0f} each",
-        f"in the swarm: in inner steps {inner:,.0f} ({inner / side:.1%} of side by side), over the whole round {overall:,.0f} ({overall / side:.1%})",
+        f"in the swarm: in inner steps {inner:,.0f} ({inner / side:.1%} of side by side), "
+        f"over the whole round {overall:,.0f} ({overall / side:.1%})",
     ]
 
 

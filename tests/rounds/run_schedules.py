@@ -25,6 +25,7 @@ from decentra.rounds.view import is_quorum
 SYNCS = 12
 CALM_S = 12.0
 END_LIMIT_S = 1500.0
+PHASES = ("votes", "the reductions", "owners to hold", "at attempt", "the offers of others", "moving", "accepted", "accepted")
 
 
 class Schedule:
@@ -61,7 +62,7 @@ class Schedule:
     async def ambush(self) -> None:
         """Wait for a short phase of a round, then strike at who is in it."""
         swarm, rng = self.swarm, self.rng
-        phase = rng.choice(("votes", "the reductions", "owners to hold", "at attempt", "the offers of others", "moving", "accepted", "accepted"))
+        phase = rng.choice(PHASES)
         end = swarm.now() + 5.0
         while swarm.now() < end:
             found = [n for n in swarm.live() if not n.gone and n.task is not None and not n.task.done()]
@@ -95,7 +96,7 @@ class Schedule:
         """Whether a member is in a phase: by what it waits for, or by what it is doing."""
         vote = member.ports.store.vote
         accepted = vote.r == member.state.r and vote.accepted_ballot >= 0
-        return {"moving": bool(member.moving), "accepted": accepted}.get(phase, member.waiting_for.startswith(phase))
+        return {"moving": bool(member.moves.running()), "accepted": accepted}.get(phase, member.waiting_for.startswith(phase))
 
     def shake(self) -> None:
         """Cut the swarm in two at random, and let some lose their power for a moment or longer."""
@@ -190,7 +191,8 @@ class Schedule:
 def swarm_of(seed: int) -> Swarm:
     """The run of a seed, not begun."""
     rng = random.Random(f"shape/{seed}")
-    return Swarm(seed, start_members=rng.choice((1, 2)), stop_syncs=SYNCS, snapshot_every=rng.choice((2, 4, 8)), work_s=rng.choice((0.002, 0.002, 0.05, 0.3)))
+    start_members, snapshot_every, work_s = rng.choice((1, 2)), rng.choice((2, 4, 8)), rng.choice((0.002, 0.002, 0.05, 0.3))
+    return Swarm(seed, start_members, SYNCS, snapshot_every, work_s=work_s)
 
 
 def run_seed(seed: int, swarm: Swarm | None = None) -> Swarm:
@@ -234,7 +236,8 @@ def main() -> int:
         if options.trace:
             print("\n".join(swarm.trace))
         if options.seeds <= 5:
-            print(f"seed {seed}: {trace_digest(swarm)} {len(swarm.nodes)} nodes {swarm.newest().state.r if swarm.members() else '-'} entries, {time.perf_counter() - start:.2f} s")
+            seconds = time.perf_counter() - start
+            print(f"seed {seed}: {trace_digest(swarm)} {len(swarm.nodes)} nodes, {len(swarm.entries)} entries, {seconds:.2f} s")
     print(f"{options.seeds} seeds, {len(failed)} failed {failed} in {time.perf_counter() - began:.1f} s")
     return 1 if failed else 0
 

@@ -231,26 +231,28 @@ class Swarm:
         ports, server = self._ports(node)
         await ports.directory.announce(self._record(node, ports))
         tensors = empty_tensors(self.run.layout)
-        await meet(ports, self.run.run_id)
+        donors = await meet(ports, self.run.run_id)
         if ports.store.snapshots():
             await catchup.fetch_files(ports, self.run, ())
             reached = catchup.restore(ports.store, self.run, tensors)
         else:
             while True:
                 try:
-                    reached = await self._join(node, ports, tensors)
+                    reached, donors = await self._join(node, ports, tensors)
                     break
                 except (PeerError, RefusedError) as error:
                     self.say(f"{node.name} cannot join yet: {error}")
                     await asyncio.sleep(1.0)
         self._start(node, ports, server, tensors, reached)
+        assert node.member is not None
+        node.member.behind = donors[0] if donors else None
 
-    async def _join(self, node: Node, ports: Ports, tensors: OuterTensors) -> catchup.Reached:
+    async def _join(self, node: Node, ports: Ports, tensors: OuterTensors) -> tuple[catchup.Reached, list[PeerId]]:
         assert self.run is not None
         peers = await meet(ports, self.run.run_id)
         run, donors = await catchup.greet(ports, self.run.run_id, b"", self._record(node, ports), peers, build.machine)
         await catchup.fetch_files(ports, run, donors)
-        return await catchup.fetch_snapshot(ports, run, tensors, donors)
+        return await catchup.fetch_snapshot(ports, run, tensors, donors), donors
 
     async def start(self, count: int, step_s: float = STEP_S) -> None:
         """Found and join until `count` processes live."""
@@ -318,16 +320,41 @@ class Swarm:
     def by_peer(self, peer: PeerId) -> Node:
         return next(n for n in self.nodes if n.peer == peer)
 
+    def leader(self) -> Node | None:
+        """The node that leads the due entry of the newest state."""
+        r = self.newest().state.r
+        return next((n for n in self.live() if n.member.leading and n.member.state.r == r), None)
+
+    async def when_leader(self, phase: str, limit_s: float = 60.0) -> Node:
+        """The leader, at the moment it waits for what starts with `phase`."""
+        await self.until(lambda: (n := self.leader()) and n.member.waiting_for.startswith(phase), limit_s, f"a leader in {phase}", 0.002)
+        leader = self.leader()
+        assert leader is not None
+        return leader
+
+    def entry(self, r: int) -> Entry:
+        self.check()
+        return records.parse_entry(self.entries[r])
+
+    def counted(self, sync: int) -> list[str]:
+        """Names of those whose contribution a committed sync counted."""
+        return sorted(self.by_peer(c.sender).name for c in self.entry_of(sync).counted)
+
+    def entry_of(self, sync: int) -> Entry:
+        """The entry that committed a sync."""
+        self.check()
+        return next(e for e in map(records.parse_entry, self.entries.values()) if e.sync == sync)
+
     def newest(self) -> Member:
         return max(self.members(), key=lambda m: m.state.r)
 
-    async def until(self, condition: Any, limit_s: float, what: str = "") -> None:
-        """Wait until condition() holds; fails after limit_s virtual seconds."""
+    async def until(self, condition: Any, limit_s: float = 60.0, what: str = "", step_s: float = 0.05) -> None:
+        """Wait until condition() holds, looking every step_s; fails after limit_s virtual seconds."""
         end = self.now() + limit_s
         while not condition():
             if self.now() > end:
                 raise AssertionError(f"not within {limit_s} s: {what or condition}; {self.standing()}")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(step_s)
             self.raise_faults()
 
     def standing(self) -> str:

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from decentra.ledger.state import Member
-from decentra.rounds.partition import round_time_s, split
-from decentra.rounds.reduction import tiles
+from decentra.ledger.state import Member, Part
+from decentra.rounds.partition import next_parts, owners_of, round_time_s, split, tiles
 
 SIZE_BYTES = 10**9
 NUM_BLOCKS = 4000
@@ -97,3 +96,27 @@ def test_any_links_come_close_to_the_optimum(links: list[tuple[int, int]], data:
 def test_few_blocks_are_still_tiled(num_blocks: int, count: int) -> None:
     members = [member(i, 10 + 7 * i, 50) for i in range(count)]
     assert tiles(split(members, members, num_blocks), num_blocks)
+
+
+def owner(number: int, up: int = 0, down: int = 0, dialable: bool = True) -> Member:
+    return Member(f"m{number:02}", 1, dialable, 4, up, down)
+
+
+def test_owners_are_heard_and_dialable_and_in_order_of_id() -> None:
+    members = [owner(3), owner(1), owner(2, dialable=False), owner(0)]
+    assert [m.peer for m in owners_of(members, ["m03", "m02", "m01"])] == ["m01", "m03"]
+
+
+def test_the_map_stays_while_its_owners_do_and_is_cut_again_after_a_sync() -> None:
+    members = [owner(0), owner(1)]
+    present = (Part(0, 3, "m01"), Part(3, 1, "m00"))
+    assert next_parts(present, members, ["m00", "m01"], 4, recut=False) == present
+    assert next_parts(present, members, ["m00"], 4, recut=False) == present
+    assert next_parts(present, members[:1], ["m00"], 4, recut=False) == (Part(0, 4, "m00"),)
+    assert next_parts(present, members, ["m00", "m01"], 4, recut=True) == (Part(0, 2, "m00"), Part(2, 2, "m01"))
+
+
+def test_gaps_overlaps_and_empty_parts_do_not_tile() -> None:
+    assert tiles((Part(0, 2, "a"), Part(2, 1, "b")), 3) and tiles((), 0)
+    for parts in ((Part(0, 2, "a"),), (Part(1, 2, "a"),), (Part(0, 2, "a"), Part(1, 2, "b")), (Part(0, 0, "a"), Part(0, 3, "b")), ()):
+        assert not tiles(parts, 3)
