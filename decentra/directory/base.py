@@ -21,6 +21,10 @@ class Directory(Protocol):
         """The newest record known of every peer of the run; {} when nobody can be reached."""
         ...
 
+    def learn(self, record: bytes) -> bool:
+        """Take in a record that reached this node some other way; whether it was new."""
+        ...
+
     def addresses(self) -> tuple[str, ...]:
         """Addresses by which another node can enter this directory (for join strings)."""
         ...

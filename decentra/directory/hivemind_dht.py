@@ -85,6 +85,7 @@ class HivemindDirectory:
         self._reader = reader
         self._own_record = b""
         self._own_peer: PeerId = ""
+        self._learned = NewestRecords(reader)
         self._renewing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -117,8 +118,9 @@ class HivemindDirectory:
     async def records(self) -> dict[PeerId, bytes]:
         """See `Directory.records`."""
         newest = NewestRecords(self._reader)
-        if self._own_record:
-            newest.learn(self._own_record)
+        for record in (self._own_record, *self._learned.records().values()):
+            if record:
+                newest.learn(record)
         found = await self._try("read records", lambda: self._node.dht.get(self._key, latest=True))
         values = found.value if found is not None else {}
         # Anyone may write any value under any subkey, so each is only what its own bytes say.
@@ -126,6 +128,10 @@ class HivemindDirectory:
             if isinstance(held.value, bytes):
                 newest.learn(held.value)
         return newest.records()
+
+    def learn(self, record: bytes) -> bool:
+        """See `Directory.learn`: kept beside what the DHT holds."""
+        return self._learned.learn(record)
 
     def addresses(self) -> tuple[str, ...]:
         """Multiaddresses of this node of the DHT."""

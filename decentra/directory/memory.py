@@ -27,6 +27,10 @@ class MemoryDirectory:
         """See `Directory.records`."""
         return self._board.newest.records()
 
+    def learn(self, record: bytes) -> bool:
+        """See `Directory.learn`."""
+        return self._board.newest.learn(record)
+
     def addresses(self) -> tuple[str, ...]:
         """None: a board has no address outside its process."""
         return ()

@@ -131,6 +131,18 @@ class Store:
         except (ValueError, KeyError, TypeError) as error:
             raise StateError("offer.json is damaged; move the state directory away and join again") from error
 
+    # -- how to dial others -----------------------------------------------------------------------------------------
+
+    def contacts(self) -> list[bytes]:
+        """Signed directory records kept by keep_contacts."""
+        raw = self.files.read("contacts.json")
+        return [] if raw is None else [bytes.fromhex(signed) for signed in json.loads(raw)]
+
+    def keep_contacts(self, records: list[bytes]) -> None:
+        """Keep these signed records, if there are any and they are not the ones kept."""
+        if records and records != self.contacts():
+            self.files.write("contacts.json", json.dumps([signed.hex() for signed in records]).encode())
+
     # -- the log ----------------------------------------------------------------------------------------------------
 
     def _open_log(self) -> None:

@@ -72,15 +72,18 @@ def first_fault(group: BaseExceptionGroup[BaseException]) -> DecentraError | OSE
 async def _run(node: Node) -> dict[str, Any]:
     start = node.start
     await node.wiring.ready(start.config.node, start.bootstrap)
-    was_there = start.state.exists()
+    made = [folder for folder in (start.state, start.state.parent) if not folder.exists()]
     files = node.wiring.disk(start.state)
     try:
         return await _with_files(node, files)
     finally:
         files.close()
         # Without a manifest nothing in it is worth coming back to.
-        if not was_there and not (start.state / "manifest.bin").exists():
+        if start.state in made and not (start.state / "manifest.bin").exists():
             shutil.rmtree(start.state, ignore_errors=True)
+            for folder in made[1:]:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 async def _with_files(node: Node, files: LockedFiles) -> dict[str, Any]:

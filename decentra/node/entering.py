@@ -99,9 +99,8 @@ def _kept_run(node: Node) -> Run:
 
 async def greet(node: Node, record: bytes) -> list[str]:
     """Know the run: from a living member, or, coming back to a sleeping swarm, from this node's own disk."""
-    peers = await meet(node.ports, node.door.run_id)
-    dialled = await node.wiring.dial(node.transport, [e for e in node.door.entrances if e[1] not in peers])
-    peers += [peer for peer in dialled if peer not in peers and peer != node.ports.signer.peer]
+    met, dialled = await asyncio.gather(meet(node.ports, node.door.run_id), node.wiring.dial(node.transport, node.door.entrances))
+    peers = [peer for peer in dict.fromkeys((*met, *dialled)) if peer != node.ports.signer.peer]
     kept = node.store.files.read("manifest.bin")
     try:
         node.run, donors = await catchup.greet(node.ports, node.door.run_id, node.door.token, record, peers, node.wiring.make_machine)

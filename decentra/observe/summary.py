@@ -27,7 +27,7 @@ def summarize(
     """
     best = max(statuses, key=lambda s: s["entry"])
     rounds = [r for r in best["rounds"] if r["sync"] is not None]
-    heldout = losses(statuses)
+    heldout = losses((*stopped, *statuses))
     hashes = {s["peer"]: s["state_hash"] for s in statuses}
     sent = {s["peer"]: s["bytes_up"] for s in (*stopped, *statuses)}
     last = rounds[-1] if rounds else None

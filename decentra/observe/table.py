@@ -13,7 +13,7 @@ from decentra.observe.summary import losses
 
 Status = Mapping[str, Any]
 
-COLUMNS = {"peer": 8, "role": 7, "entry": 5, "state": 8, "steps": 7, "loss": 6, "up": 9, "down": 9}
+COLUMNS = {"peer": 8, "role": 7, "entry": 5, "state": 8, "steps": 9, "loss": 6, "up": 9, "down": 9}
 
 
 def swarm_table(statuses: Sequence[Status], target_syncs: int, elapsed_s: float, title: str = "") -> Group:
@@ -59,10 +59,15 @@ def _row(status: Status) -> tuple[str, ...]:
         status["state_hash"][:8],
         steps,
         f"{inner[max(inner, key=int)]:.3f}" if inner else "-",
-        f"{status['bytes_up'] / 1e6:.1f} MB",
-        f"{status['bytes_down'] / 1e6:.1f} MB",
+        amount(status["bytes_up"]),
+        amount(status["bytes_down"]),
         waits,
     )
+
+
+def amount(num_bytes: int) -> str:
+    """Bytes for people, in at most nine characters."""
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.3f} GB" if num_bytes < 1e11 else f"{num_bytes / 1e9:.0f} GB"
 
 
 def tokens_per_s(status: Status, elapsed_s: float) -> float:

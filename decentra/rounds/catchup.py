@@ -20,7 +20,7 @@ from decentra.ledger.state import OuterTensors, State, from_header
 from decentra.ledger.store import Snapshot, Store, object_digest
 from decentra.rounds import records
 from decentra.rounds.fetch import pull_object
-from decentra.rounds.ports import MakeMachine, Ports, Run, manifest_digest, read_manifest, run_id_of
+from decentra.rounds.ports import MakeMachine, Ports, Run, learn_record, manifest_digest, read_manifest, run_id_of
 from decentra.transport.base import Transport
 from decentra.types import CHUNK_ELEMENTS, PROTOCOL_VERSION, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
@@ -87,6 +87,8 @@ async def download_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donor
     holding = [peer for peer in holding if heads[peer].snapshot.r == newest]
     snapshot = records.of_snapshot(heads[holding[0]].snapshot)
     holding = [peer for peer in holding if records.of_snapshot(heads[peer].snapshot) == snapshot]
+    if snapshot.r == 0 and chain.header_digest(snapshot.header) != run.initial_header_digest:
+        raise PeerFault(holding[0], "its first snapshot is not the one the manifest names")
     try:
         state = from_header(snapshot.header)
     except (ValueError, KeyError, TypeError) as error:
@@ -214,5 +216,10 @@ async def greet(
         payload = swarm_pb2.Signed.FromString(welcome.manifest).payload
         if run_id_of(payload) != run_id:
             raise RefusedError(f"{peer[:8]} sent the manifest of another run; ask for a new join string")
-        return read_manifest(welcome.manifest, ports.verifier, make_machine), [peer, *(p for p in peers if p != peer)]
+        try:
+            run = read_manifest(welcome.manifest, ports.verifier, make_machine)
+            known = [learn_record(ports, run_id, signed).peer for signed in welcome.records]
+        except ValueError as error:
+            raise RefusedError(f"what {peer[:8]} said of the run does not hold: {error}") from error
+        return run, list(dict.fromkeys(p for p in (peer, *peers, *known) if p != ports.signer.peer))
     raise refused or last

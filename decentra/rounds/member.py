@@ -214,7 +214,7 @@ class Member:
         if header_digest(snapshot.header) != header_digest(self.state.header()):
             raise StateError(f"snapshot {snapshot.r} is not of the present state")
         self.ports.store.save_snapshot(snapshot, self.tensors, self.run.machine.fragments)
-        self.ports.store.prune(2)
+        self.ports.store.prune(self.ports.keep_snapshots)
 
     async def adopt(self, snapshot: Snapshot, tensors: OuterTensors) -> bool:
         """Go on from a snapshot that was fetched whole, if it is ahead: this replica's own pending work is dropped."""

@@ -64,6 +64,7 @@ class Ports:
     run_blocking: RunBlocking
     rng: random.Random
     note: Callable[[str], None]
+    keep_snapshots: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +138,26 @@ def learn_record(ports: Ports, run_id: bytes, signed: bytes) -> swarm_pb2.Record
         raise ValueError(f"a record of {record.peer[:8]} is signed by {peer[:8]} or is for another run")
     if peer != ports.signer.peer:
         ports.transport.connect(Contact(peer, tuple(record.endpoints), record.server_certificate))
+        ports.directory.learn(signed)
     return record
 
 
 async def meet(ports: Ports, run_id: bytes) -> list[PeerId]:
-    """Peers of the run that the directory knows and this node can now dial, itself left out."""
-    found = []
+    """Peers of the run that the directory or this node's own disk knows and it can now dial, itself left out.
+
+    What is known is kept on disk: a swarm that restarts finds itself though its directory has forgotten it.
+    """
+    for signed in ports.store.contacts():
+        ports.directory.learn(signed)
+    found = {}
     for signed in (await ports.directory.records()).values():
         try:
-            found.append(learn_record(ports, run_id, signed).peer)
+            found[learn_record(ports, run_id, signed).peer] = signed
         except ValueError as error:
             ports.note(f"a directory record is refused: {error}")
-    return [peer for peer in found if peer != ports.signer.peer]
+    found.pop(ports.signer.peer, None)
+    await ports.run_blocking(ports.store.keep_contacts, sorted(found.values()))
+    return list(found)
 
 
 class Changed:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
+from decentra.config import differing_keys, run_from_bytes
 from decentra.errors import PeerError, RefusedError
+from decentra.ledger.chain import digest
 from decentra.rounds import accept, exchange, owner, records
 from decentra.rounds.fetch import digest_frames
 from decentra.rounds.status import status_of
@@ -82,9 +84,6 @@ class Server:
 
 
 async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> rounds_pb2.Reply:
-    from decentra.config import differing_keys, run_from_bytes
-    from decentra.ledger.chain import digest
-
     run = member.run
     if message.protocol_version != PROTOCOL_VERSION:
         raise RefusedError(f"protocol version {message.protocol_version} is not {PROTOCOL_VERSION}; install the same decentra as the swarm")
@@ -117,8 +116,9 @@ async def _share(member: Member, peer: PeerId, request: rounds_pb2.Request) -> N
 
 async def _heartbeat(member: Member, sender: PeerId, message: rounds_pb2.Heartbeat) -> rounds_pb2.Reply:
     exchange.hear(member, sender, message)
-    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, phase=member.waiting_for)
+    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt)
     if member.leading and message.r == member.state.r:
+        reply.phase = member.waiting_for
         reply.heard.extend(member.heard())
         reply.waiting = member.collecting and is_quorum(member.state.members, reply.heard)
         lacking = [o for o in member.book.offers.values() if o.root not in set(message.held) and o.sender != sender]
@@ -164,9 +164,10 @@ async def _head(member: Member, sender: PeerId, message: state_pb2.HeadQuery) ->
         oldest_entry=_oldest_entry(member),
         view=[records.to_member(m) for m in member.state.members],
     )
-    kept = store.snapshots()
-    if message.with_snapshot and kept:
-        head.snapshot.CopyFrom(records.to_snapshot(store.snapshot(kept[-1])))
+    # Only certified states are donated: S_r is certified by entry r, S_0 by the manifest.
+    certified = [r for r in store.snapshots() if r < member.state.r or r == 0]
+    if message.with_snapshot and certified:
+        head.snapshot.CopyFrom(records.to_snapshot(store.snapshot(certified[-1])))
     return rounds_pb2.Reply(head=head)
 
 

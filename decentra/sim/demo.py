@@ -87,6 +87,7 @@ async def play_demo(settings: Settings, run: RunConfig, show: Show) -> ProcessSw
 
 def report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dict[str, Any], list[str]]:
     """(summary, lines for people), from what the swarm left on disk. Raises SetupError where nothing came of it."""
+    torch.set_num_threads(1)  # so small a model only waits for a second thread, and long where the machine is busy
     ended, gone = swarm.final_statuses()
     if not ended or not any(r["sync"] is not None for status in ended for r in status["rounds"]):
         raise SetupError(f"no peer reached the end of an outer step; the logs are in {settings.out}")

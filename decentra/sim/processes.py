@@ -186,8 +186,10 @@ class ProcessSwarm:
                 with contextlib.suppress(SetupError):
                     await watcher.peers()
                 statuses = await watcher.statuses()
+                known = {sync: loss for seen in self.last_seen.values() for sync, loss in seen["heldout_loss"].items()}
                 for status in statuses:
-                    self.last_seen[status["peer"]] = status
+                    self.last_seen[status["peer"]] = dict(status)
+                    status["heldout_loss"] = {**known, **status["heldout_loss"]}  # who measured it may be gone
                 self.show(statuses, self.elapsed_s(), "")
                 self._raise_early_ends()
                 sync = max((s["sync"] for s in statuses), default=0)

@@ -278,7 +278,16 @@ def test_a_join_string_that_nobody_is_behind_names_the_addresses(fails: Fails, t
     string = join_string(f"127.0.0.1:{port}", dht=(dht,))
     assert f"nobody answers at 127.0.0.1:{port}" in fails("node", "--join", string, code=1)
     assert f"nobody answers at 127.0.0.1:{port}" in fails("status", string, code=1)
-    assert not list(tmp_path.rglob("identity.pem"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_entrance_that_takes_calls_and_says_nothing_is_not_waited_for_long(fails: Fails, run_file: str, tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert f"nobody answers at {place}" in fails("node", "--join", join_string(place), "--state", "deep/er", code=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.toml"]
 
 
 class Background:

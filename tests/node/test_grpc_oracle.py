@@ -16,6 +16,7 @@ from decentra.identity.keys import Identity
 from decentra.identity.tls import tls_material
 from decentra.ledger.chain import digest
 from decentra.rounds.member import Member
+from decentra.rounds.records import DOMAIN_RECORD
 from decentra.seams import TlsMaterial
 from decentra.sim import clock
 from decentra.sim.cluster import Cluster, Corpus, SimNode
@@ -36,10 +37,9 @@ class GrpcCluster(Cluster):
     """A cluster whose nodes listen on ports of this machine. The run id is known beforehand: all of it repeats."""
 
     waiting: list[tuple[GrpcTransport, TlsMaterial]]
-    certificates: dict[str, bytes]
 
     async def listen(self, run_id: bytes) -> None:
-        self.waiting, self.certificates = [], {}
+        self.waiting = []
         for number in range(PEERS):
             identity = Identity.from_seed(digest("decentra/sim-identity", f"{self.scenario.seed}/{number}".encode()))
             tls = tls_material(identity, run_id, b"")
@@ -48,16 +48,13 @@ class GrpcCluster(Cluster):
 
     def add_node(self) -> SimNode:
         node = super().add_node()
-        transport, tls = self.waiting[node.number]
+        transport, _ = self.waiting[node.number]
         assert transport.peer == node.identity.peer
         transport.handler = node.server
         node.ports.transport = transport
-        self.certificates[node.identity.peer] = tls.server_certificate
         return node
 
     def _record(self, node: SimNode, run_id: bytes) -> bytes:
-        from decentra.rounds.records import DOMAIN_RECORD
-
         transport, tls = self.waiting[node.number]
         record = swarm_pb2.Record(
             run_id=run_id,
@@ -67,7 +64,6 @@ class GrpcCluster(Cluster):
             server_certificate=tls.server_certificate,
         )
         return node.ports.signer.sign(DOMAIN_RECORD, record.SerializeToString())
-
     async def close(self) -> None:
         for transport, _ in self.waiting:
             await transport.close()
@@ -136,5 +132,6 @@ def test_three_peers_over_grpc_retrace_the_virtual_clock_and_the_oracle(scenario
     for member in members(real):
         assert torch.equal(member.tensors.anchor.view(torch.int32), theirs.tensors.anchor.view(torch.int32))
         assert torch.equal(member.tensors.momentum.view(torch.int32), theirs.tensors.momentum.view(torch.int32))
+        assert min(member.ports.transport.counters()) > 100_000
     oracle = retrace(real)
     assert [len(losses) for losses in oracle.losses] == [PEERS] * 5
