@@ -24,7 +24,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 soak: setup
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak --numprocesses 0 --timeout 1200
 
 protos: setup
 	$(BIN)/python -m decentra.wire.generate

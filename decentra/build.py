@@ -61,6 +61,20 @@ def first_model(config: RunConfig) -> Any:
     return seeded(config.model, config.data.vocab_size, config.seed)
 
 
+def trainer_device(name: str) -> str:
+    """The torch device of a trainer; auto is CUDA where torch sees it. Raises SetupError where it is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SetupError(f"device {name!r} is not to be had ({reason}); use auto, cpu, or one that torch lists") from error
+    return name
+
+
 def _place_compiler_cache() -> None:
     """A model's first weights import torch's compiler, which at once makes its cache in the temporary folder and leaves
     it there: the user's cache is the place for it."""
@@ -71,15 +85,15 @@ def _place_compiler_cache() -> None:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
-def outfit(config: RunConfig, data_dir: Path, micro_batch: int) -> tuple[Any, Any, Any]:
-    """(replica, source, heldout) of a trainer, over shards that are in place. Raises StateError."""
+def outfit(config: RunConfig, data_dir: Path, micro_batch: int = 0, device: str = "cpu") -> tuple[Any, Any, Any]:
+    """(replica, source, heldout) of a trainer, over shards that are in place. Raises StateError, SetupError."""
     from decentra.data.shards import Shard
     from decentra.data.stream import Source
     from decentra.train.evaluate import Heldout
     from decentra.train.step import Replica
 
     train, heldout = (Shard.open(data_dir / name, config.data.context, config.data.vocab_size) for name in ("train.bin", "heldout.bin"))
-    replica = Replica(first_model(config), config.inner, micro_batch)
+    replica = Replica(first_model(config).to(trainer_device(device)), config.inner, micro_batch)
     return replica, Source(train, config.seed), Heldout(heldout, config.eval_samples)
 
 

@@ -102,16 +102,21 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
-    """What one machine decides. Port 0 means any free port; `link` RATE,DELAY shapes in user space ("" = not)."""
+    """What one machine decides. Port 0 means any free port; `link` RATE,DELAY shapes in user space ("" = not).
+
+    device: of the trainer, as torch names it (cpu, cuda, cuda:1, mps); auto takes CUDA where torch sees it, else the CPU.
+    daemon_threads: CPU threads for encoding, reducing and applying. micro_batch: samples of one forward pass, 0 for all.
+    """
 
     listen: str = "127.0.0.1"
     port: int = 0
     dht_port: int = 0
-    status_port: int = 0
     announce: str = ""
     dht: bool = True
     trainer_threads: int = 1
     micro_batch: int = 0
+    daemon_threads: int = 1
+    device: str = "auto"
     link: str = ""
     keep_snapshots: int = 2
 
@@ -250,7 +255,7 @@ def _choices(run: RunConfig) -> Rules:
 def check_node(node: NodeConfig, place: str) -> None:
     """Refuse what no machine can do; `place` stands before the key, "--" for options. Raises ConfigError."""
     dashes = place.startswith("--")
-    for key, port in (("port", node.port), ("dht_port", node.dht_port), ("status_port", node.status_port)):
+    for key, port in (("port", node.port), ("dht-port" if dashes else "dht_port", node.dht_port)):
         if not 0 <= port < 65536:
             raise ConfigError(f"{place}{key}{' ' if dashes else ' = '}{port} is no port; choose 1 to 65535, or 0 for any free one")
     if node.trainer_threads < 1 or node.micro_batch < 0 or node.keep_snapshots < 1:
@@ -259,6 +264,10 @@ def check_node(node: NodeConfig, place: str) -> None:
             f"{place}{name} = {node.trainer_threads}, keep_snapshots = {node.keep_snapshots}, micro_batch = {node.micro_batch}: "
             "the first two must be at least 1, the last not negative"
         )
+    if node.daemon_threads < 1:
+        raise ConfigError(f"{place}daemon_threads = {node.daemon_threads} must be at least 1")
+    if node.announce and node.dht and not (node.port and node.dht_port):
+        raise ConfigError(f"{place}announce {node.announce}: others dial fixed ports there; give {place}port and {place}dht-port too")
     if not node.listen:
         raise ConfigError(f"{place}listen is empty; give an address of this machine such as 127.0.0.1 or 0.0.0.0")
     parse_link(node.link)

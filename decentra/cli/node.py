@@ -35,12 +35,16 @@ class Options:
     """Address to listen on, e.g. 0.0.0.0; default 127.0.0.1."""
     port: int = -1
     """gRPC port; 0 is any free one."""
+    dht_port: int = -1
+    """TCP port of this node's DHT; 0 is any free one. To be fixed where --announce is given."""
     announce: str = ""
-    """IP or name by which others reach this machine, where --listen is not it."""
+    """IP or name by which others reach this machine, where --listen is not it; needs --port and --dht-port."""
     link: str = ""
     """Shape this node's link in user space: RATE,DELAY such as 100mbit,50ms."""
     threads: int = 0
     """CPU threads of the trainer."""
+    device: str = ""
+    """Device of the trainer, as torch names it; default CUDA where torch sees it, else the CPU."""
     cache: Path = Path(".data")
     """Where text and tokenizer are built."""
     json: bool = False
@@ -66,7 +70,9 @@ def main(arguments: list[str]) -> int:
         note(f"state directory: {state}")
         print(f"join string: {string}", file=sys.stderr if options.json else sys.stdout, flush=True)
 
-    from decentra.build import DHT_ADDRESS, wiring
+    import torch
+
+    from decentra.build import DHT_ADDRESS, trainer_device, wiring
     from decentra.node.daemon import run_node
     from decentra.node.node import Start
 
@@ -74,6 +80,8 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(
             f"--bootstrap {options.bootstrap!r} cannot be read; give the address that decentra bootstrap prints, /ip4/HOST/tcp/PORT/p2p/ID"
         )
+    trainer_device(config.node.device)
+    torch.set_num_threads(config.node.daemon_threads)
     bootstrap = (options.bootstrap,) if options.bootstrap else ()
     start = Start(state, config, options.run is not None, options.join, bootstrap, options.cache)
     summary = asyncio.run(run_node(start, wiring(), note, announce_join))
@@ -91,7 +99,9 @@ def _config(options: Options) -> Config:
         config.node,
         listen=options.listen or config.node.listen,
         port=options.port if options.port != -1 else config.node.port,
+        dht_port=options.dht_port if options.dht_port != -1 else config.node.dht_port,
         announce=options.announce or config.node.announce,
+        device=options.device or config.node.device,
         link=options.link or config.node.link,
         trainer_threads=options.threads or config.node.trainer_threads,
     )

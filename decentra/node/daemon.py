@@ -118,6 +118,7 @@ async def _with_transport(node: Node, founded: entering.Founded | None) -> dict[
             run_blocking=asyncio.to_thread,  # type: ignore[arg-type]
             rng=random.Random(node.store.incarnation),
             note=node.note,
+            keep_snapshots=config.keep_snapshots,
         )
         record = _record(node)
         donors = [] if founded is not None else await entering.greet(node, record)

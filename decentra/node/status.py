@@ -59,7 +59,8 @@ class Watcher:
                 with contextlib.suppress(ValueError):  # what a peer hands on may be anything
                     self._learn(signed)
             return list(self._contacts)
-        raise SetupError(f"cannot see run {self._door.run_id.hex()[:8]}: {last}; is a node of the join string still running, and reachable from here?")
+        run = self._door.run_id.hex()[:8]
+        raise SetupError(f"cannot see run {run}: {last}; is a node of the join string still running, and reachable from here?")
 
     def _learn(self, signed: bytes) -> None:
         assert self._transport is not None

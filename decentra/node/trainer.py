@@ -22,8 +22,8 @@ from decentra.train.step import Views
 from decentra.types import SlotPlan, SlotResult
 from decentra.wire.v1 import trainer_pb2
 
-Outfit = Callable[[RunConfig, Path, int], tuple[Any, Any, Any]]
-"""(run config, data folder, micro batch) -> (replica, source, heldout); build gives it."""
+Outfit = Callable[[RunConfig, Path, int, str], tuple[Any, Any, Any]]
+"""(run config, data folder, micro batch, device) -> (replica, source, heldout); build gives it."""
 
 GONE_WITHIN_S = 1.0
 NICE = 5
@@ -79,7 +79,7 @@ def run_trainer(folder: Path, outfit: Outfit) -> None:
             told = attach(trainer_pb2.AttachRequest(rank=0, pid=os.getpid()))
             shared = SharedState(_descriptor(folder), told.num_elements)
             torch.set_num_threads(max(1, told.num_threads))
-            replica, source, heldout = outfit(run_from_bytes(told.run_config), Path(told.data_dir), told.micro_batch)
+            replica, source, heldout = outfit(run_from_bytes(told.run_config), Path(told.data_dir), told.micro_batch, told.device)
             layout = Layout(tuple(Slot(t.name, tuple(t.shape), t.offset) for t in told.layout))
             train(replica, source, DaemonPlug(channel, layout.views(shared.anchor), layout.views(shared.local)), heldout)
         except (grpc.RpcError, DaemonGoneError):

@@ -130,7 +130,7 @@ class ProcessTrainer:
             data_dir=str(self._data_dir),
             num_threads=self._node.trainer_threads,
             micro_batch=self._node.micro_batch,
-            device="cpu",
+            device=self._node.device,
         )
 
     async def _next_slot(self, request: trainer_pb2.NextSlotRequest, context: Any) -> trainer_pb2.Slot:

@@ -67,7 +67,9 @@ def _row(status: Status) -> tuple[str, ...]:
 
 def amount(num_bytes: int) -> str:
     """Bytes for people, in at most nine characters."""
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.3f} GB" if num_bytes < 1e11 else f"{num_bytes / 1e9:.0f} GB"
+    if num_bytes < 1e9:
+        return f"{num_bytes / 1e6:.1f} MB"
+    return f"{num_bytes / 1e9:.3f} GB" if num_bytes < 1e11 else f"{num_bytes / 1e9:.0f} GB"
 
 
 def tokens_per_s(status: Status, elapsed_s: float) -> float:

@@ -96,7 +96,7 @@ def report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dic
     reached = opened.restore()
     model = build.first_model(run)
     copy_in(model, opened.run.layout.views(opened.tensors.anchor))
-    _, _, heldout = build.outfit(run, survivor.state / "files", 0)
+    _, _, heldout = build.outfit(run, survivor.state / "files")
     unigram = unigram_entropy(np.asarray(heldout.shard.tokens))
     summary = summarize(
         ended,

@@ -43,7 +43,7 @@ def plain(config_path: Path, data_dir: Path) -> None:
     torch.set_num_threads(1)
     os.nice(5)
     config = run_from_bytes(config_path.read_bytes())
-    replica, source, _ = build.outfit(config, data_dir, 0)
+    replica, source, _ = build.outfit(config, data_dir)
     train_plain(replica, source, WARMUP_STEPS)
     start = time.perf_counter()
     train_plain(replica, source, PLAIN_STEPS, start_step=WARMUP_STEPS)

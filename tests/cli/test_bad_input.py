@@ -342,8 +342,9 @@ def test_a_wrong_token_is_refused_by_name(fails: Fails, tmp_path: Path) -> None:
     ],
 )
 def test_what_the_swarm_refuses_is_said_in_its_words(
-    fails: Fails, serving: Background, small_swarm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, part: str
-) -> None:
+    fails: Fails, serving: Background, small_swarm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any,
+    part: str,
+) -> None:  # fmt: skip
     assert small_swarm.run is not None
     monkeypatch.setattr(catchup, name, value)
     string = join_string(serving.endpoint, token=b"", run_id=small_swarm.run.run_id)

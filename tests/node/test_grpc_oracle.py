@@ -105,7 +105,8 @@ def hashes(cluster: Cluster) -> list[list[tuple[int, str]]]:
 
 @pytest.fixture()
 def scenario(small_run: RunConfig) -> Scenario:
-    return Scenario(name="grpc", peers=PEERS, link="1gbit,1ms", step_s=0.02, work_s=0.0, run=dataclasses.replace(small_run, snapshot_every=1000))
+    run = dataclasses.replace(small_run, snapshot_every=1000)
+    return Scenario(name="grpc", peers=PEERS, link="1gbit,1ms", step_s=0.02, work_s=0.0, run=run)
 
 
 def test_three_peers_over_grpc_retrace_the_virtual_clock_and_the_oracle(scenario: Scenario, data_folder: Path) -> None:

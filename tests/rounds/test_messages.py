@@ -92,7 +92,9 @@ def test_what_cannot_be_read_is_refused_and_is_no_internal_error():
 
 def test_only_the_leader_of_an_attempt_may_prepare_propose_or_close_it():
     async def story(swarm):
-        member = swarm.member(1)
+        leader = await swarm.when_leader("offers")
+        member = next(n.member for n in swarm.live() if n is not leader)
+        await swarm.until(lambda: len({n.member.state.r for n in swarm.live()}) == 1)
         order = leader_order(member.hash, member.state.members)
         r, attempt = member.state.r, next(b for b in range(2**31, 2**31 + 3) if order[b % 3] != member.peer)
         target = next(n for n in swarm.live() if n.member is not member)
@@ -187,6 +189,7 @@ def test_a_certificate_whose_giver_gives_up_half_way_is_applied_once_and_whole()
     async def story(swarm):
         leader = await swarm.when_leader("votes")
         r = leader.member.state.r
+        await swarm.until(lambda: leader.member.vote().accepted_ballot >= 0, step_s=0.001)
         late = next(n for n in swarm.live() if n is not leader)
         swarm.isolate(late)
         await swarm.until(lambda: leader.member.state.r > r, step_s=0.001)

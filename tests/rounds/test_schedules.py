@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 from run_schedules import run_seed, trace_digest
 
-NUM_SEEDS = 48
+NUM_SEEDS = 10
+NUM_SOAK_SEEDS = 200
 
 
 @pytest.mark.parametrize("seed", range(NUM_SEEDS))
 def test_faults_never_break_the_ledger_and_the_run_ends(seed):
+    run_seed(seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(NUM_SEEDS, NUM_SOAK_SEEDS))
+def test_more_faults_never_break_the_ledger_and_the_run_ends(seed):
     run_seed(seed)
 
 
