@@ -80,8 +80,11 @@ class Store:
     _served: dict[Digest, StoredObject] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, files: Files, make_incarnation: Callable[[], int]) -> Store:
-        """Read what is there; an empty vote store gets a new incarnation. Raises StateError if it is damaged."""
+    def open(cls, files: Files, make_incarnation: Callable[[], int] | None = None) -> Store:
+        """Read what is there; an empty vote store gets a new incarnation, and none where the store is only read.
+
+        Raises StateError if it is damaged.
+        """
         store = cls(files)
         store._open_vote(make_incarnation)
         store._open_offer()
@@ -94,11 +97,12 @@ class Store:
 
     # -- the vote ---------------------------------------------------------------------------------------------------
 
-    def _open_vote(self, make_incarnation: Callable[[], int]) -> None:
+    def _open_vote(self, make_incarnation: Callable[[], int] | None) -> None:
         raw = self.files.read("vote.json")
         if raw is None:
-            self.incarnation = make_incarnation()
-            self.save_vote(self.vote)
+            if make_incarnation is not None:
+                self.incarnation = make_incarnation()
+                self.save_vote(self.vote)
             return
         try:
             data = json.loads(raw)

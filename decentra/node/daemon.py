@@ -91,7 +91,6 @@ async def _with_files(node: Node, files: LockedFiles) -> dict[str, Any]:
     founding = start.found and (files.read("door.json") is None or files.read("manifest.bin") is None)
     with entering.naming_the_state(start.state):
         node.store = Store.open(files, lambda: secrets.randbits(62))
-        entering.check_last_offer(node.store)
         node.credentials = node.wiring.credentials(start.state)
         if not founding:
             entering.know_door(node, files)

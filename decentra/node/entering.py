@@ -11,7 +11,6 @@ from pathlib import Path
 from decentra.config import RunConfig, differing_keys
 from decentra.errors import ConfigError, DecentraError, PeerError, RefusedError, SetupError, StateError
 from decentra.ledger.state import OuterTensors
-from decentra.ledger.store import Store
 from decentra.node.doorway import keep_door, kept_door
 from decentra.node.node import Node
 from decentra.node.preparing import build_text, to_its_end
@@ -30,14 +29,6 @@ def naming_the_state(state: Path) -> Iterator[None]:
         yield
     except StateError as error:
         raise StateError(str(error) if str(state) in str(error) else f"state directory {state}: {error}") from error
-
-
-def check_last_offer(store: Store) -> None:
-    """Raises StateError where it cannot be read."""
-    try:
-        store.last_offer_sync()
-    except (ValueError, KeyError, TypeError) as error:
-        raise StateError("offer.json is damaged; move the state directory away and join again") from error
 
 
 async def found_run(node: Node, files: LockedFiles) -> Founded:

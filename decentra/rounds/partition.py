@@ -9,6 +9,7 @@ For a given T_s the least T_g is a bisection, and the sum is convex in T_s. Pure
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -48,13 +49,9 @@ class _Rates:
 
 def split(members: Sequence[Member], owners: Sequence[Member], num_blocks: int) -> tuple[Part, ...]:
     """Cut the blocks among `owners`, a part of `members`. Unknown rates (0) count as the mean of the known ones."""
-    rates = _rates(members, {m.peer for m in owners})
-    scatter_s, gather_s = _best_times(rates)
-    low, high = rates.bounds(scatter_s, gather_s)
-    room = max(1e-300, float((high - low).sum()))
-    shares = low + (high - low) * max(0.0, 1.0 - float(low.sum())) / room
-    shares = np.where(shares < _LEAST_SHARE / len(members), 0.0, shares)
-    share_of = {m.peer: float(x) for m, x in zip(members, shares, strict=True)}
+    names = {m.peer for m in owners}
+    shares = _shares(tuple((m.up_bytes_per_s, m.down_bytes_per_s, m.peer in names) for m in members))
+    share_of = {m.peer: x for m, x in zip(members, shares, strict=True)}
     parts, first, summed = [], 0, 0.0
     total = sum(share_of[m.peer] for m in owners)
     for member in owners:
@@ -103,14 +100,25 @@ def round_time_s(members: Sequence[Member], parts: Sequence[Part], num_blocks: i
     return scatter + gather
 
 
-def _rates(members: Sequence[Member], owners: set[str]) -> _Rates:
+@functools.lru_cache(maxsize=256)
+def _shares(links: tuple[tuple[int, int, bool], ...]) -> tuple[float, ...]:
+    """Share of each (up, down, may own), which seldom change from one sync to the next."""
+    rates = _rates(links)
+    scatter_s, gather_s = _best_times(rates)
+    low, high = rates.bounds(scatter_s, gather_s)
+    room = max(1e-300, float((high - low).sum()))
+    shares = low + (high - low) * max(0.0, 1.0 - float(low.sum())) / room
+    return tuple(float(x) if x >= _LEAST_SHARE / len(links) else 0.0 for x in shares)
+
+
+def _rates(links: tuple[tuple[int, int, bool], ...]) -> _Rates:
     columns = []
-    for column in ([m.up_bytes_per_s for m in members], [m.down_bytes_per_s for m in members]):
+    for column in ([up for up, _, _ in links], [down for _, down, _ in links]):
         known = [rate for rate in column if rate > 0]
         mean = sum(known) / len(known) if known else 1.0
         columns.append(np.array([rate if rate > 0 else mean for rate in column], dtype=np.float64))
     scale = max(float(columns[0].max()), float(columns[1].max()))
-    return _Rates(columns[0] / scale, columns[1] / scale, np.array([m.peer in owners for m in members]))
+    return _Rates(columns[0] / scale, columns[1] / scale, np.array([may_own for _, _, may_own in links]))
 
 
 def _best_times(rates: _Rates) -> tuple[float, float]:

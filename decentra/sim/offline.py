@@ -32,6 +32,6 @@ def open_state(path: Path) -> OpenedState:
     """Open a state directory. Raises StateError if it holds no run, is damaged or in use."""
     if not (path / "manifest.bin").exists():
         raise StateError(f"{path} holds no run; give the state directory of a node")
-    store = Store.open(build.disk(path), lambda: 0)
+    store = Store.open(build.disk(path))
     run = read_manifest(store.files.read("manifest.bin") or b"", MemoVerifier(), build.machine)
     return OpenedState(store, run, empty_tensors(run.layout))

@@ -67,3 +67,6 @@ def check(scenario: Scenario, place: str) -> None:
     for fault in scenario.faults:
         if fault.kind not in FAULTS:
             raise ConfigError(f"{place}: fault kind {fault.kind!r} is not known; use {', '.join(FAULTS)}")
+        last = scenario.peers + sum(other.kind == "join" and other.at_sync < fault.at_sync for other in scenario.faults) - 1
+        if not -1 <= fault.peer <= last:
+            raise ConfigError(f"{place}: fault {fault.kind} at sync {fault.at_sync} names peer {fault.peer}; there are 0 to {last}, or -1")

@@ -235,6 +235,8 @@ def main() -> int:
                 print("".join(lines))
         if options.trace:
             print("\n".join(swarm.trace))
+        if (seed - options.first) % 50 == 49:
+            print(f"... seed {seed}, {len(failed)} failed, {time.perf_counter() - began:.0f} s", flush=True)
         if options.seeds <= 5:
             seconds = time.perf_counter() - start
             print(f"seed {seed}: {trace_digest(swarm)} {len(swarm.nodes)} nodes, {len(swarm.entries)} entries, {seconds:.2f} s")

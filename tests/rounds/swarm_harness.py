@@ -30,7 +30,7 @@ from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import OuterTensors
 from decentra.ledger.store import Store
 from decentra.outer.layout import Layout
-from decentra.rounds import catchup, life, records
+from decentra.rounds import catchup, life, partition, records
 from decentra.rounds.founding import Material, empty_tensors, found
 from decentra.rounds.member import Member, announced
 from decentra.rounds.ports import Ports, Run, meet
@@ -45,6 +45,7 @@ CHUNKS = 9
 RATE_BYTES_PER_S, DELAY_S = 1.25e6, 0.02
 STEP_S = 0.2
 BATCH_SAMPLES = 4
+_TIMES: dict[Any, Any] = {}
 
 
 @contextlib.contextmanager
@@ -57,11 +58,25 @@ def small_blocks() -> Iterator[None]:
             if name.startswith("decentra.") and hasattr(module, constant):
                 saved.append((module, constant, getattr(module, constant)))
                 setattr(module, constant, value)
+    saved.append((partition, "_best_times", partition._best_times))
+    partition._best_times = _remembered(partition._best_times)
     try:
         yield
     finally:
         for module, constant, value in saved:
             setattr(module, constant, value)
+
+
+def _remembered(best_times: Any) -> Any:
+    """The same pure search, once a process for the same rates: it would be half of all the time spent here."""
+
+    def search(rates: Any) -> Any:
+        key = (rates.up.tobytes(), rates.down.tobytes(), rates.may_own.tobytes())
+        if key not in _TIMES:
+            _TIMES[key] = best_times(rates)
+        return _TIMES[key]
+
+    return search
 
 
 class CheapTrainer:

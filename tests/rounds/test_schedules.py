@@ -31,7 +31,7 @@ def test_a_schedule_repeats_from_its_seed_whatever_the_hash_seed():
     outputs = set()
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(here.parents[1])}
-        command = [sys.executable, str(here / "run_schedules.py"), "--first", "43", "--seeds", "1"]
+        command = [sys.executable, str(here / "run_schedules.py"), "--first", "4", "--seeds", "1"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         outputs.add(done.stdout.split()[2])
-    assert outputs == {trace_digest(run_seed(43))}
+    assert outputs == {trace_digest(run_seed(4))}
