@@ -29,6 +29,7 @@ from decentra.train.step import copy_in
 
 PROMPTS = ("def ", "import ", "The ")
 LINE_TOKENS = 40
+TEMPERATURE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +148,8 @@ def _samples(model: Any, tokenizer_bytes: bytes, run: RunConfig) -> list[str]:
     with torch.no_grad():
         for index, prompt in enumerate(PROMPTS):
             ids = [tokenizer.bos, *tokenizer.encode(prompt)]
-            made = generate(model, ids, LINE_TOKENS, 0.8, run.seed + index, run.data.context)
-            text = " ".join(tokenizer.decode(made).split())
+            made = generate(model, ids, LINE_TOKENS, TEMPERATURE, run.seed + index, run.data.context)
+            text = " ".join(tokenizer.decode([*ids[1:], *made]).split())
             lines.append("  " + textwrap.shorten(text, 110, placeholder=" ..."))
     return lines
 
