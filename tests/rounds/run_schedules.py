@@ -17,7 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from swarm_harness import Node, Swarm, play
+import torch
+from machines import Node
+from swarm_harness import Swarm, play
 
 from decentra.rounds.member import Member
 from decentra.rounds.view import is_quorum
@@ -219,6 +221,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--trace", action="store_true", help="print all notes of every run")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     failed, began = [], time.perf_counter()
     for seed in range(options.first, options.first + options.seeds):
         swarm = swarm_of(seed)

@@ -1,0 +1,215 @@
+"""Members cut off, asleep, leaving, restarted, joining; and swarms of one and two, on the virtual clock."""
+
+import asyncio
+
+import pytest
+from swarm_harness import Swarm, play
+
+from decentra.ledger import intervals
+
+LIMIT_S = 400.0
+
+
+def swarm_of(count, story, **settings):
+    """Play `story(swarm)` once `count` members have started."""
+
+    async def whole(swarm):
+        await swarm.start(count)
+        await swarm.until(lambda: swarm.newest().state.sync >= 1, what="the first sync")
+        await story(swarm)
+
+    return play(Swarm(seed=7, **{"start_members": count, "stop_syncs": 8, **settings}), whole)
+
+
+def follower(swarm, leader):
+    """A member that does not lead and is not the oldest, which decides ties."""
+    return next(n for n in swarm.live() if n is not leader and n.number != 0)
+
+
+# -- cuts and sleepers --------------------------------------------------------------------------------------------------
+
+
+def test_a_minority_cut_off_waits_saying_so_and_catches_up_by_replay():
+    async def story(swarm):
+        minority = swarm.nodes[3:]
+        swarm.isolate(*minority)
+        r = max(n.member.state.r for n in minority)
+        await swarm.until(lambda: swarm.newest().state.sync >= 5)
+        for node in minority:
+            assert node.member.state.r <= r + 1
+            assert "quorum" in node.member.waiting_for or "leader" in node.member.waiting_for
+        swarm.heal()
+        await swarm.until(lambda: all(n.member.state.r >= swarm.newest().state.r - 1 for n in minority), 20.0)
+        assert all(n.member.ports.store.entries(0, 1) for n in minority), "they replayed; no snapshot replaced their log"
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(5, story, snapshot_every=16)
+
+
+@pytest.mark.parametrize(("snapshot_every", "replays"), [(32, True), (2, False)])
+def test_a_member_asleep_for_several_syncs_replays_or_takes_a_snapshot_and_is_a_member_again(snapshot_every, replays):
+    async def story(swarm):
+        sleeper = swarm.nodes[2]
+        swarm.isolate(sleeper)
+        await swarm.until(lambda: swarm.newest().state.sync >= 7)
+        assert not swarm.newest().state.member(sleeper.peer)
+        swarm.heal()
+        await swarm.until(lambda: swarm.newest().state.member(sleeper.peer) is not None and sleeper.member.in_view(), 20.0)
+        assert bool(sleeper.member.ports.store.entries(0, 1)) == replays
+        await swarm.finish(LIMIT_S)
+        assert sleeper.name in swarm.counted(11)
+
+    swarm_of(4, story, snapshot_every=snapshot_every, stop_syncs=12)
+
+
+# -- who leaves and who comes back --------------------------------------------------------------------------------------
+
+
+def test_a_leaver_is_gone_within_five_seconds_and_its_lease_returns():
+    async def story(swarm):
+        leaver, start = swarm.nodes[2], swarm.now()
+        swarm.leave(leaver)
+        await swarm.until(lambda: leaver.task.done())
+        assert swarm.now() - start < 5.0
+        await swarm.until(lambda: leaver.peer not in swarm.newest().state.peers())
+        assert leaver.peer not in swarm.newest().state.leases
+        await leaver.transport.close()
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(4, story)
+
+
+def test_a_leaver_that_has_offered_does_not_hold_up_the_sync():
+    async def story(swarm):
+        sync = swarm.newest().state.sync
+        leaver = follower(swarm, swarm.leader())
+        await swarm.until(lambda: swarm.newest().state.sync == sync + 1, step_s=0.01)
+        slow = next(n for n in swarm.live() if n is not leaver)
+        slow.trainer.stalled_until_s = swarm.now() + 1.0
+        await swarm.until(lambda: leaver.member.own is not None and leaver.member.state.sync == sync + 1, step_s=0.01)
+        swarm.leave(leaver)
+        start = swarm.now()
+        await swarm.until(lambda: swarm.newest().state.sync == sync + 2)
+        assert swarm.now() - start < 15.0
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(4, story)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_leaver_without_a_quorum_goes_within_five_seconds_as_if_crashed(count):
+    async def story(swarm):
+        for node in swarm.nodes[:-1]:
+            swarm.kill(node)
+        leaver, start = swarm.nodes[-1], swarm.now()
+        swarm.leave(leaver)
+        await swarm.until(lambda: leaver.task.done(), 8.0)
+        assert swarm.now() - start < 5.5
+        await swarm.close()
+
+    swarm_of(count, story)
+
+
+def test_a_restarted_member_offers_the_same_bytes_again_or_sits_the_sync_out():
+    for payload_is_lost in (False, True):
+
+        async def story(swarm, payload_is_lost=payload_is_lost):
+            sync = swarm.newest().state.sync + 1
+            node = swarm.nodes[3]
+            swarm.nodes[1].trainer.stalled_until_s = swarm.now() + 12.0
+            await swarm.until(lambda: node.member.own is not None and node.member.own.sync == sync, step_s=0.01)
+            root, incarnation = node.member.own.root, node.member.me.incarnation
+            swarm.kill(node)
+            if payload_is_lost:
+                node.files.remove("offer.bin")
+            swarm.boot(node)
+            await swarm.until(lambda: node.member is not None)
+            await swarm.until(lambda: swarm.newest().state.sync == sync + 1, what="the sync")
+            assert node.member.me.incarnation == incarnation
+            roots = [c.root for c in swarm.entry_of(sync).counted if c.sender == node.peer]
+            assert roots == ([] if payload_is_lost else [root])
+            await swarm.finish(LIMIT_S)
+            assert node.name in swarm.counted(sync + 2)
+
+        swarm_of(4, story)
+
+
+def test_a_member_that_lost_its_files_comes_back_as_a_newcomer_with_a_new_incarnation():
+    async def story(swarm):
+        node = swarm.nodes[1]
+        before = swarm.newest().state.member(node.peer).incarnation
+        swarm.kill(node, lose_files=True)
+        swarm.boot(node)
+        await swarm.until(lambda: node.member is not None and node.member.in_view())
+        state = node.member.state
+        assert state.member(node.peer).incarnation == node.member.me.incarnation != before
+        assert state.peers()[-1] == node.peer, "a new incarnation is youngest"
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(4, story)
+
+
+def test_a_joiner_admitted_in_mid_sync_starts_at_the_next():
+    async def story(swarm):
+        sync = swarm.newest().state.sync + 1
+        await swarm.until(lambda: swarm.newest().state.sync == sync)
+        node = swarm.new_node()
+        swarm.boot(node)
+        await swarm.until(lambda: node.member is not None and node.member.in_view())
+        assert swarm.newest().state.sync == sync, "admitted by an entry without sync"
+        assert swarm.newest().state.member(node.peer).first_sync == sync + 1
+        await swarm.finish(LIMIT_S)
+        assert "n3" not in swarm.counted(sync) and "n3" in swarm.counted(sync + 1)
+
+    swarm_of(3, story)
+
+
+# -- small swarms -------------------------------------------------------------------------------------------------------
+
+
+def test_a_swarm_of_two_whose_oldest_dies_waits_and_says_for_whom():
+    async def story(swarm):
+        oldest, other = swarm.nodes
+        swarm.kill(oldest)
+        r = other.member.state.r
+        said = set()
+        for _ in range(600):
+            await asyncio.sleep(0.1)
+            said.add(other.member.waiting_for)
+        assert other.member.state.r <= r + 1
+        assert any("quorum" in text and oldest.peer[:8] in text for text in said), said
+        swarm.boot(oldest)
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(2, story)
+
+
+def test_a_swarm_of_two_whose_youngest_dies_goes_on():
+    async def story(swarm):
+        swarm.kill(swarm.nodes[1])
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(2, story)
+
+
+def test_a_swarm_of_one_runs_and_leaves_no_id_out():
+    async def story(swarm):
+        await swarm.finish(LIMIT_S)
+        state = swarm.newest().state
+        assert state.sync == 8 and state.fresh_sample == 8 * 40 + intervals.total(state.leases[swarm.nodes[0].peer])
+
+    swarm_of(1, story)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_swarm_that_loses_its_power_after_offering_goes_on(count):
+    async def story(swarm):
+        sync = swarm.newest().state.sync + 1
+        await swarm.until(lambda: any(m.own is not None and m.own.sync == sync for m in swarm.members()), step_s=0.001)
+        for node in swarm.nodes:
+            swarm.kill(node)
+        for node in swarm.nodes:
+            swarm.boot(node)
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(count, story)
