@@ -75,6 +75,7 @@ class Store:
     incarnation: int = 0
     vote: Vote = field(default_factory=lambda: Vote(0))
     _last_offer_sync: int = -1
+    _contacts: list[bytes] | None = None
     _log: list[tuple[int, bytes]] = field(default_factory=list)
     _objects: dict[Digest, tuple[str, int, bool]] = field(default_factory=dict)
     _served: dict[Digest, StoredObject] = field(default_factory=dict)
@@ -139,13 +140,16 @@ class Store:
 
     def contacts(self) -> list[bytes]:
         """Signed directory records kept by keep_contacts."""
-        raw = self.files.read("contacts.json")
-        return [] if raw is None else [bytes.fromhex(signed) for signed in json.loads(raw)]
+        if self._contacts is None:
+            raw = self.files.read("contacts.json")
+            self._contacts = [] if raw is None else [bytes.fromhex(signed) for signed in json.loads(raw)]
+        return self._contacts
 
     def keep_contacts(self, records: list[bytes]) -> None:
         """Keep these signed records, if there are any and they are not the ones kept."""
         if records and records != self.contacts():
             self.files.write("contacts.json", json.dumps([signed.hex() for signed in records]).encode())
+            self._contacts = records
 
     # -- the log ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from decentra.codec.base import num_blocks
 from decentra.config import config_hash, parse_link
 from decentra.errors import DecentraError, PeerError, SetupError
 from decentra.ledger.chain import digest
@@ -234,8 +233,6 @@ def _tell_door(node: Node) -> None:
 
 def _summary(node: Node, member: Member, wall_s: float) -> dict[str, Any]:
     run = node.run
-    chunks = run.machine.fragments[0].num_chunks
-    encoded = chunks * run.machine.codecs[run.machine.up].chunk_bytes + 32 * num_blocks(chunks)
     status = status_of(member)
     summary = summarize(
         [status],
@@ -244,7 +241,7 @@ def _summary(node: Node, member: Member, wall_s: float) -> dict[str, Any]:
         loss_last=None,
         joined_late=[],
         killed=[],
-        contribution_bytes=(4 * run.layout.num_elements, encoded),
+        contribution_bytes=run.contribution_bytes(),
         wall_s=wall_s,
     )
     node.store.files.write("status.json", json.dumps(status).encode())

@@ -175,13 +175,7 @@ def _publish(member: Member, made: Offer, contribution: HeldContribution) -> Non
     request = rounds_pb2.Request(offer=rounds_pb2.Offer(contribution=records.to_signed(made.signed)))
     for peer in member.state.peers():
         if peer != member.peer:
-            member.spawn(_tell(member, peer, request))
-
-
-async def _tell(member: Member, peer: str, request: rounds_pb2.Request) -> None:
-    mine = rounds_pb2.Request()
-    mine.CopyFrom(request)
-    await member.call(peer, mine, member.silence_s())
+            member.spawn(member.tell(peer, request))
 
 
 def _encode(member: Member, where: slice) -> tuple[torch.Tensor, float]:

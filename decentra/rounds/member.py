@@ -56,7 +56,6 @@ class Member:
         self.leader_heard: tuple[PeerId, ...] = ()
         self.leading, self.collecting = False, False
         self.leaving, self.leave_by_s = False, math.inf
-        self.stopping = False
         self.behind: PeerId | None = None
         self.changed = Changed()
         self.fetcher = Fetcher(self)
@@ -97,7 +96,7 @@ class Member:
     def is_done(self) -> bool:
         """Whether the run has ended, or this node is leaving and out of the view, alone in it, or has asked for too long."""
         left = self.leaving and (not self.in_view() or len(self.state.members) == 1 or self.now() >= self.leave_by_s)
-        return self.run.is_done(self.state.sync, self.state.tokens) or left or self.stopping
+        return self.run.is_done(self.state.sync, self.state.tokens) or left
 
     def period_s(self) -> float:
         """Heartbeat period: four control round trips at least."""
@@ -161,6 +160,10 @@ class Member:
             return rounds_pb2.Reply.FromString(data)
         except DecodeError as error:
             raise PeerFault(peer, f"its reply cannot be read: {error}") from error
+
+    async def tell(self, peer: PeerId, request: rounds_pb2.Request) -> None:
+        """One control message whose answer does not matter; to be spawned. Raises PeerError."""
+        await self.call(peer, request, self.silence_s())
 
     def learn_record(self, signed: bytes) -> swarm_pb2.Record:
         """Verify a directory record and learn how to dial its peer. Raises ValueError."""

@@ -10,12 +10,14 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from decentra.codec.base import num_blocks
 from decentra.config import RunConfig, run_from_bytes
 from decentra.directory.base import Directory
 from decentra.ledger.apply import Machine
 from decentra.ledger.chain import digest
 from decentra.ledger.store import Store
 from decentra.outer.layout import Layout, Slot
+from decentra.rounds.fetch import DIGEST_BYTES
 from decentra.rounds.records import DOMAIN_MANIFEST, DOMAIN_RECORD
 from decentra.seams import Signer, Verifier
 from decentra.transport.base import Contact, Transport
@@ -88,6 +90,11 @@ class Run:
     def announced_samples(self) -> int:
         """Samples a member expects to train a sync."""
         return self.config.outer.inner_steps * self.config.inner.batch_samples
+
+    def contribution_bytes(self) -> tuple[int, int]:
+        """(fp32 bytes, encoded bytes with block digests) of one contribution."""
+        chunks, codec = self.machine.fragments[0].num_chunks, self.machine.codecs[self.machine.up]
+        return 4 * self.layout.num_elements, chunks * codec.chunk_bytes + DIGEST_BYTES * num_blocks(chunks)
 
     def is_done(self, sync: int, tokens: int) -> bool:
         """Whether the run ends at this state."""

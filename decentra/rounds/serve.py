@@ -103,15 +103,9 @@ async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> r
         share = rounds_pb2.Request(records=rounds_pb2.Records(records=[message.record]))
         for peer in member.state.peers():
             if peer not in (sender, member.peer):
-                member.spawn(_share(member, peer, share))
+                member.spawn(member.tell(peer, share))
     known = list((await member.ports.directory.records()).values())
     return rounds_pb2.Reply(welcome=rounds_pb2.Welcome(manifest=run.manifest, records=known))
-
-
-async def _share(member: Member, peer: PeerId, request: rounds_pb2.Request) -> None:
-    copy = rounds_pb2.Request()
-    copy.CopyFrom(request)
-    await member.call(peer, copy, member.silence_s())
 
 
 async def _heartbeat(member: Member, sender: PeerId, message: rounds_pb2.Heartbeat) -> rounds_pb2.Reply:

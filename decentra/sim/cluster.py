@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from decentra import build
-from decentra.codec.base import num_blocks
 from decentra.config import RunConfig, parse_link
 from decentra.data import shards
 from decentra.data.shards import Shard
@@ -246,12 +245,4 @@ class Cluster:
     def contribution_bytes(self) -> tuple[int, int]:
         """(fp32 bytes, encoded bytes with block digests) of one contribution."""
         assert self.run is not None
-        return contribution_bytes(self.run)
-
-
-def contribution_bytes(run: Run) -> tuple[int, int]:
-    """(fp32 bytes, encoded bytes with block digests) of one contribution."""
-    chunks = run.machine.fragments[0].num_chunks
-    return 4 * run.layout.num_elements, chunks * run.machine.codecs[run.machine.up].chunk_bytes + 32 * num_blocks(chunks)
-
-
+        return self.run.contribution_bytes()

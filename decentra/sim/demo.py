@@ -21,7 +21,6 @@ from decentra.model.generate import generate
 from decentra.model.presets import preset
 from decentra.observe.plot import plot_run
 from decentra.observe.summary import losses, summarize
-from decentra.sim.cluster import contribution_bytes
 from decentra.sim.offline import open_state
 from decentra.sim.processes import Play, ProcessSwarm, Show
 from decentra.train.evaluate import evaluate
@@ -106,7 +105,7 @@ def report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dic
         loss_last=evaluate(model, heldout),
         joined_late=swarm.joined_late,
         killed=swarm.killed,
-        contribution_bytes=contribution_bytes(opened.run),
+        contribution_bytes=opened.run.contribution_bytes(),
         wall_s=swarm.elapsed_s(),
         stopped=gone,
     )

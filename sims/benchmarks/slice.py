@@ -22,7 +22,6 @@ from pathlib import Path
 from decentra import build
 from decentra.config import run_bytes, run_from_bytes
 from decentra.observe.summary import mean_times
-from decentra.sim.cluster import contribution_bytes
 from decentra.sim.demo import Settings, demo_run
 from decentra.sim.offline import open_state
 from decentra.sim.processes import Play, ProcessSwarm
@@ -97,7 +96,7 @@ def measure(peers: int, rounds: int, link: str, folder: Path) -> list[str]:
     whole = times["round"]
     inner = sum(s["tokens_committed"] / peers for s in ended) / sum(s["compute_s"] for s in ended)
     overall = sum(r["tokens"] for r in counted) / peers / sum(r["times_s"]["round"] for r in counted)
-    _, encoded = contribution_bytes(open_state(swarm.daemons[0].state).run)
+    _, encoded = open_state(swarm.daemons[0].state).run.contribution_bytes()
     formula, sent = 2 * (peers - 1) / peers * encoded, sum(r["bytes_up"] for r in counted) / len(counted)
     side = sum(beside) / len(beside)
     return [

@@ -3,27 +3,11 @@
 import asyncio
 
 import pytest
-from swarm_harness import Swarm, play
+from stories import follower, swarm_of
 
 from decentra.ledger import intervals
 
 LIMIT_S = 400.0
-
-
-def swarm_of(count, story, **settings):
-    """Play `story(swarm)` once `count` members have started."""
-
-    async def whole(swarm):
-        await swarm.start(count)
-        await swarm.until(lambda: swarm.newest().state.sync >= 1, what="the first sync")
-        await story(swarm)
-
-    return play(Swarm(seed=7, **{"start_members": count, "stop_syncs": 8, **settings}), whole)
-
-
-def follower(swarm, leader):
-    """A member that does not lead and is not the oldest, which decides ties."""
-    return next(n for n in swarm.live() if n is not leader and n.number != 0)
 
 
 # -- cuts and sleepers --------------------------------------------------------------------------------------------------
