@@ -24,7 +24,11 @@ BlobSource = Callable[[Digest], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What never changes in a run: how entries are applied."""
+    """What never changes in a run: how entries are made and applied.
+
+    gather: contributions themselves are the blobs, decoded by `up`; else owners reduce their parts and encode with `down`.
+    feedback: decay of the residual, 0 for none.
+    """
 
     fragments: tuple[Fragment, ...]
     codecs: Mapping[str, Codec]
@@ -32,6 +36,8 @@ class Machine:
     up: str
     down: str
     start_members: int
+    gather: bool = False
+    feedback: float = 0.0
 
 
 def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, blob: BlobSource) -> State:
@@ -44,7 +50,7 @@ def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, b
     leases, fresh, pool = move_leases(state, entry.transition())
     members = next_members(state, entry.sync is not None, entry.heard, entry.removed, entry.admitted, machine.start_members)
     roots = state.roots
-    if entry.sync is not None:
+    if entry.counted:
         fragment = machine.fragments[entry.fragment]
         gradient = averaged(machine, fragment, entry, blob)
         where = fragment.elements
@@ -57,7 +63,7 @@ def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, b
         r=state.r + 1,
         sync=state.sync + (entry.sync is not None),
         tokens=state.tokens + tokens,
-        tokens_last_sync=tokens if entry.sync is not None else state.tokens_last_sync,
+        tokens_last_sync=tokens or state.tokens_last_sync,
         members=members,
         leases=leases,
         fresh_sample=fresh,

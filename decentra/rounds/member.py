@@ -24,11 +24,13 @@ from decentra.ledger.state import OuterTensors, Part, State, from_header
 from decentra.ledger.store import Snapshot, Vote
 from decentra.rounds import records
 from decentra.rounds.ballot import certificate_fault
+from decentra.rounds.carried import Carried
 from decentra.rounds.fetch import Fetcher
 from decentra.rounds.moves import Moves
 from decentra.rounds.offers import Offer, OfferBook, offer_fault
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
+from decentra.rounds.residuals import Residuals
 from decentra.rounds.status import Beat, report_of
 from decentra.types import Digest, PeerId, RoundReport
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
@@ -51,6 +53,8 @@ class Member:
         self.own: Offer | None = None
         self.sits_out_sync = ports.store.last_offer_sync()
         self.takes_over: tuple[Part, ...] = ()
+        self.failing: set[PeerId] = set()
+        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments))
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
         self.leader_heard: tuple[PeerId, ...] = ()
@@ -230,6 +234,7 @@ class Member:
             await self.ports.run_blocking(self._take_over, snapshot, tensors)
             self.state, self.hash, self.last_certified = from_header(snapshot.header), snapshot.state_hash(), b""
             self.sits_out_sync = max(self.sits_out_sync, self.ports.store.last_offer_sync())
+            self.carried.restart()
             self._turn(True)
         return True
 
@@ -241,6 +246,10 @@ class Member:
 
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
         self.state, self.hash, self.last_certified = state, state_hash, certified
+        if entry.sync is not None:
+            self.carried.decided(self.own is not None and self.own.root in {c.root for c in entry.counted})
+        if not self.in_view():
+            self.carried.restart()
         self.mark("applied")
         self.history.append(report_of(self, entry, ballot))
         self._turn(entry.sync is not None)
@@ -249,7 +258,7 @@ class Member:
         """A new round, and maybe a new sync, begins."""
         self.attempt, self.beats, self.leader_heard, self.behind = 0, {}, (), None
         self.collecting = self.leading = False
-        self.takes_over = ()
+        self.takes_over, self.failing = (), set()
         if new_sync:
             self.book.offers.clear()
             self.parts.clear()

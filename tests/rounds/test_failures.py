@@ -164,7 +164,8 @@ def test_a_voter_that_restarts_still_shows_what_it_accepted():
 def test_a_restarted_leader_uses_only_a_higher_attempt():
     async def story(swarm):
         leader, r, _ = await due(swarm, "votes")
-        await swarm.until(lambda: leader.member.ports.store.vote.proposed == 0, step_s=0.001)
+        store = leader.member.ports.store
+        await swarm.until(lambda: store.vote.r == r and store.vote.proposed == 0, step_s=0.001)
         entry = leader.member.ports.store.vote.accepted_entry
         swarm.isolate(leader)
         swarm.kill(leader)
