@@ -15,7 +15,7 @@ from decentra.ledger.entry import Entry
 from decentra.ledger.state import Member, OuterTensors, Part, State, move_leases, next_members
 from decentra.outer.average import add_term
 from decentra.outer.base import OuterOptimizer
-from decentra.outer.fragments import Fragment
+from decentra.outer.fragments import Fragment, fragment_of_sync
 from decentra.types import CHUNK_ELEMENTS, Digest
 
 BlobSource = Callable[[Digest], bytes]
@@ -38,6 +38,10 @@ class Machine:
     start_members: int
     gather: bool = False
     feedback: float = 0.0
+
+    def due(self, sync: int) -> Fragment:
+        """The fragment of a sync."""
+        return self.fragments[fragment_of_sync(sync, len(self.fragments))]
 
 
 def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, blob: BlobSource) -> State:

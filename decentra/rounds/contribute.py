@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from decentra.codec.base import NotFiniteError, encode
-from decentra.codec.feedback import compensate, remainder
 from decentra.ledger import intervals
 from decentra.ledger.chain import digest
-from decentra.outer.fragments import Fragment, fragment_of_sync
+from decentra.outer.feedback import compensate, remainder
+from decentra.outer.fragments import Fragment
 from decentra.outer.pseudograd import pseudo_gradient
 from decentra.rounds import records
 from decentra.rounds.offers import Offer
@@ -104,7 +104,7 @@ async def offer(member: Member, result: SlotResult) -> None:
     state, machine = member.state, member.run.machine
     # Before the encoding, during which the swarm may go on: then the offer is refused for its sync.
     tokens, claim = member.carried.tokens, intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[0]
-    fragment = machine.fragments[fragment_of_sync(result.sync, len(machine.fragments))]
+    fragment = machine.due(result.sync)
     try:
         made = await member.ports.run_blocking(_encode, member, fragment)
     except NotFiniteError as error:

@@ -7,9 +7,11 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from decentra.errors import PeerError, PeerFault, RefusedError
+from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import records
 from decentra.rounds.contribute import sits_out
+from decentra.rounds.parts import parts_to_hold
 from decentra.rounds.status import Beat
 from decentra.rounds.view import is_quorum, leader_order
 from decentra.types import PeerId
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
 FAILURES_TO_SILENCE = 2
+PASSED_ALONG = 2
+"""Members to which each passes a certificate on, besides the leader's own telling."""
+
 ACTIVE_PHASES = 2
 """Waits of a leader that is not waiting for offers: for its owners, then for votes."""
 
@@ -100,7 +105,7 @@ async def goes_back(member: Member, leader: PeerId, attempt: int) -> bool:
 
 def heartbeat(member: Member) -> rounds_pb2.Request:
     """What a member (or a newcomer that holds S_r) tells the leader."""
-    mine = [p for p in member.state.parts if p.owner == member.peer]
+    mine = parts_to_hold(member.run.machine, member.state, member.peer, ())
     done, planned = member.ports.trainer.progress()
     beat = rounds_pb2.Heartbeat(
         r=member.state.r,
@@ -139,9 +144,10 @@ def give_up(member: Member, attempt: int, why: str) -> None:
 
 def entry_bytes_expected(member: Member) -> int:
     """Bytes a member still pulls for the due sync: the whole fragment, encoded."""
-    machine = member.run.machine
-    fragment = machine.fragments[member.state.sync % len(machine.fragments)]
-    return fragment.num_chunks * machine.codecs[machine.down].chunk_bytes
+    machine, chunks = member.run.machine, member.run.machine.due(member.state.sync).num_chunks
+    if machine.gather:
+        return chunks * machine.codecs[machine.up].chunk_bytes * max(1, len(member.book.offers))
+    return chunks * machine.codecs[machine.down].chunk_bytes
 
 
 # -- offers and parts ---------------------------------------------------------------------------------------------------
@@ -192,6 +198,17 @@ async def pass_certificate(member: Member, certified: bytes, peers: list[PeerId]
     finally:
         for task in giving:
             task.cancel()
+
+
+async def pass_along(member: Member, certified: bytes, r: int) -> None:
+    """Give a certificate that a leader brought to the next members in a ring of this entry's own order.
+
+    A leader that goes at once after its first word has then not taken the certificate with it.
+    """
+    order = sorted({*member.state.peers(), member.peer}, key=lambda peer: digest("decentra/pass", r.to_bytes(8, "little"), peer.encode()))
+    at = order.index(member.peer)
+    ring = [*order[at + 1 :], *order[:at]]
+    await pass_certificate(member, certified, ring[:PASSED_ALONG])
 
 
 def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:

@@ -283,8 +283,7 @@ class Member:
     def fault_of(self, offer: Offer) -> str:
         """Why an offer cannot be counted in the due sync; "" where it can."""
         machine = self.run.machine
-        chunks = machine.fragments[offer.sync % len(machine.fragments)].num_chunks
-        return offer_fault(offer, self.state, len(machine.fragments), chunks, machine.up)
+        return offer_fault(offer, self.state, len(machine.fragments), machine.due(offer.sync).num_chunks, machine.up)
 
     def vote(self) -> Vote:
         """This member's vote for the due entry."""

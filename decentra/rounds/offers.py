@@ -83,6 +83,19 @@ def held_everywhere(offers: Mapping[PeerId, Offer], parts: Sequence[Part], held:
     return [offers[s] for s in sorted(offers) if all(offers[s].root in held.get(owner, ()) for owner in owners)]
 
 
+def gathered(
+    offers: Mapping[PeerId, Offer], held: Mapping[PeerId, Collection[Digest]], leader: PeerId, present: Collection[PeerId]
+) -> list[Offer]:
+    """Offers held whole by this leader and by two members other than their sender, or all where these are fewer; by sender."""
+    found = []
+    for sender in sorted(offers):
+        root, others = offers[sender].root, [p for p in present if p != sender]
+        holders = [p for p in others if root in held.get(p, ())]
+        if root in held.get(leader, ()) and len(holders) >= min(2, len(others)):
+            found.append(offers[sender])
+    return found
+
+
 def close_deadline_s(round_start_s: float, half_offered_s: float, attempt: int) -> float:
     """When the leader stops waiting for stragglers: a fixed ratio of what the first half took, doubled by attempts."""
     wait = max(STRAGGLER_FLOOR_S, STRAGGLER_RATIO * (half_offered_s - round_start_s))

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from decentra.codec.base import Codec, block_slice
+from decentra.codec.base import Codec, block_slice, num_blocks
 from decentra.ledger import chain
-from decentra.ledger.state import Part
+from decentra.ledger.apply import Machine
+from decentra.ledger.state import Part, State
 from decentra.rounds.offers import Offer
 from decentra.types import BLOCK_CHUNKS, Digest, PeerId
+
+
+def parts_to_hold(machine: Machine, state: State, peer: PeerId, takes_over: Sequence[Part]) -> list[Part]:
+    """The parts of each contribution of the due sync that a member holds.
+
+    Reduce: by the map, and as leader for owners that went silent. Gather: all, for the contributions themselves are the blobs.
+    """
+    if machine.gather:
+        return [Part(0, num_blocks(machine.due(state.sync).num_chunks), peer)]
+    return [part for part in (*state.parts, *takes_over) if part.owner == peer]
 
 
 @dataclass(slots=True)
@@ -42,6 +54,13 @@ class PartStore:
             return wanted
         lacking = [b for b in wanted if b not in entry.blocks]
         return range(lacking[0], lacking[-1] + 1) if lacking else None
+
+    def whole(self, root: Digest) -> bytes | None:
+        """All encoded bytes of a contribution; None where a block is missing."""
+        entry = self.held.get(root)
+        if entry is None or len(entry.blocks) < len(entry.block_digests):
+            return None
+        return b"".join(entry.blocks[b] for b in range(len(entry.block_digests)))
 
     def packed(self, roots: dict[Digest, PeerId], part: Part, codec: Codec) -> dict[PeerId, torch.Tensor]:
         """(n, chunk_bytes) uint8 of a part, by sender. Raises KeyError where a block is missing."""

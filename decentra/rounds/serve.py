@@ -57,6 +57,8 @@ class Server:
             raise RefusedError(f"the pull is for another run than {member.run.run_id.hex()[:8]}")
         first, last = message.first_block, message.first_block + message.num_blocks
         if message.WhichOneof("what") == "contribution_root":
+            if message.relay:
+                await owner.relay(member, message.contribution_root, message.first_block, message.num_blocks)
             held = member.parts.held.get(message.contribution_root)
             if held is None or last > len(held.block_digests) or any(b not in held.blocks for b in range(first, last)):
                 raise RefusedError(f"contribution {message.contribution_root.hex()[:12]} is not held here")
@@ -140,7 +142,10 @@ async def _proposal(member: Member, sender: PeerId, message: rounds_pb2.Proposal
 
 
 async def _commit(member: Member, sender: PeerId, message: swarm_pb2.CertifiedEntry) -> rounds_pb2.Reply:
-    applied = await member.commit(message.SerializeToString(), sender)
+    certified, r = message.SerializeToString(), member.state.r
+    applied = await member.commit(certified, sender)
+    if applied:
+        member.spawn(exchange.pass_along(member, certified, r))
     return rounds_pb2.Reply(done=rounds_pb2.Done(note="applied" if applied else f"at entry {member.state.r}"))
 
 

@@ -15,7 +15,7 @@ import torch
 from machines import CHUNKS, DELAY_S, RATE_BYTES_PER_S, STEP_S, CheapTrainer, Node, copied, small_blocks
 
 from decentra import build
-from decentra.config import OuterConfig, RunConfig
+from decentra.config import CodecConfig, OuterConfig, RunConfig
 from decentra.directory.memory import MemoryBoard, MemoryDirectory
 from decentra.errors import PeerError, RefusedError
 from decentra.identity.keys import Identity
@@ -49,6 +49,7 @@ class Swarm:
     snapshot_every: int = 8
     rate: float = RATE_BYTES_PER_S
     work_s: float = 0.002
+    codec: CodecConfig = field(default_factory=CodecConfig)
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
     board: MemoryBoard = field(default_factory=MemoryBoard)
     nodes: list[Node] = field(default_factory=list)
@@ -116,6 +117,7 @@ class Swarm:
             stop_syncs=self.stop_syncs,
             snapshot_every=self.snapshot_every,
             outer=OuterConfig(inner_steps=10),
+            codec=self.codec,
         )
         layout = Layout.of((f"w{i}", (4096 - i,)) for i in range(CHUNKS))
         tensors = empty_tensors(layout)
