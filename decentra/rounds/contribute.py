@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from decentra.codec.base import NotFiniteError, encode
+from decentra.codec.base import NotFiniteError
 from decentra.ledger import intervals
 from decentra.ledger.chain import digest
-from decentra.outer.feedback import compensate, remainder
 from decentra.outer.fragments import Fragment
-from decentra.outer.pseudograd import pseudo_gradient
 from decentra.rounds import records
+from decentra.rounds.contribution import Encoded, cut, encode_contribution
 from decentra.rounds.offers import Offer
-from decentra.rounds.parts import HeldContribution, cut, own_contribution
-from decentra.types import CHUNK_ELEMENTS, Digest, SlotPlan, SlotResult
+from decentra.rounds.parts import HeldContribution
+from decentra.types import CHUNK_ELEMENTS, SlotPlan, SlotResult
 from decentra.wire.v1 import rounds_pb2
 
 if TYPE_CHECKING:
@@ -134,42 +132,20 @@ async def offer(member: Member, result: SlotResult) -> None:
     signed = member.ports.signer.sign(records.DOMAIN_OFFER, payload)
     named = dataclasses.replace(blank, signed=signed, root=records.root_of(payload))
     await member.ports.run_blocking(_write_down, member, named, made)
-    _publish(member, named, HeldContribution(named, made.block_digests, made.blocks))
+    _publish(member, named, HeldContribution(named, made.block_digests, dict(enumerate(made.blocks))))
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """A contribution before it has a name. residual: (n,) fp32, what encoding lost; None without error feedback."""
-
-    packed: torch.Tensor
-    norm: float
-    residual: torch.Tensor | None
-    blocks: dict[int, bytes]
-    block_digests: tuple[Digest, ...]
-    blocks_digest: Digest
-
-
-def _encode(member: Member, fragment: Fragment) -> _Encoded:
+def _encode(member: Member, fragment: Fragment) -> Encoded:
     machine, where = member.run.machine, fragment.elements
-    codec = machine.codecs[machine.up]
-    anchor = member.tensors.anchor[where]
-    delta = torch.empty_like(anchor)
-    pseudo_gradient(anchor, member.ports.trainer.local[where], delta)
-    norm, residual = float(delta.norm()), None
-    if machine.feedback:
-        counted = member.state.member(member.peer)
-        before = member.residuals.before(fragment.index, counted.last_roots[fragment.index] if counted else "", len(delta))
-        if before is not None:
-            compensate(delta, before, machine.feedback)
-    packed = encode(codec, delta)
-    if machine.feedback:
-        decoded = torch.empty_like(delta)
-        codec.decode(packed, decoded.view(-1, CHUNK_ELEMENTS))
-        residual = remainder(delta, decoded)
-    return _Encoded(packed, norm, residual, *_cut(packed))
+    before, counted = None, member.state.member(member.peer)
+    if machine.feedback and counted is not None:
+        num_elements = fragment.num_chunks * CHUNK_ELEMENTS
+        before = member.residuals.before(fragment.index, counted.last_roots[fragment.index], num_elements)
+    anchor, local = member.tensors.anchor[where], member.ports.trainer.local[where]
+    return encode_contribution(machine.codecs[machine.up], anchor, local, before, machine.feedback)
 
 
-def _write_down(member: Member, named: Offer, made: _Encoded) -> None:
+def _write_down(member: Member, named: Offer, made: Encoded) -> None:
     """Residual, root and payload, before the first byte leaves: a restarted member sends the same bytes, or sits the sync out."""
     store = member.ports.store
     if made.residual is not None:
@@ -198,8 +174,8 @@ def _read_back(member: Member) -> HeldContribution | None:
     codec = member.run.machine.codecs.get(made.codec)
     if codec is None or len(raw) - start != made.num_chunks * codec.chunk_bytes or made.sender != member.peer:
         return None
-    blocks, digests, root = _cut(torch.frombuffer(bytearray(raw[start:]), dtype=torch.uint8).view(made.num_chunks, -1))
-    return HeldContribution(made, digests, blocks) if root == made.blocks_digest else None
+    blocks, digests, root = cut(torch.frombuffer(bytearray(raw[start:]), dtype=torch.uint8).view(made.num_chunks, -1))
+    return HeldContribution(made, digests, dict(enumerate(blocks))) if root == made.blocks_digest else None
 
 
 def _publish(member: Member, made: Offer, contribution: HeldContribution) -> None:
@@ -216,9 +192,3 @@ def _publish(member: Member, made: Offer, contribution: HeldContribution) -> Non
     for peer in member.state.peers():
         if peer != member.peer:
             member.spawn(member.tell(peer, request))
-
-
-def _cut(packed: torch.Tensor) -> tuple[dict[int, bytes], tuple[Digest, ...], Digest]:
-    blocks = cut(packed)
-    digests, root = own_contribution(blocks)
-    return dict(enumerate(blocks)), digests, root

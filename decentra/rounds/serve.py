@@ -66,7 +66,7 @@ class Server:
             for frame in digest_frames(held.block_digests):
                 yield frame
             for number in range(first, last):
-                yield blocks[number]
+                yield bytes(blocks[number])
             return
         try:
             stored = await member.ports.run_blocking(member.ports.store.served, message.object_digest)

@@ -8,6 +8,7 @@ from decentra.config import CodecConfig
 from decentra.ledger.apply import packed_tensor
 from decentra.ledger.files import MemoryFiles
 from decentra.outer.feedback import compensate, remainder
+from decentra.rounds import contribute
 from decentra.rounds.residuals import Residuals
 
 LIMIT_S = 300.0
@@ -79,10 +80,7 @@ def _decoded_sum(swarm, peer):
 @pytest.mark.parametrize("crash", [None, "offered", "certified"])
 def test_mass_is_sent_once_also_over_a_crash(crash, monkeypatch):
     """decoded + last residual = sum of the deltas that were counted, for a member killed after its offer or after its commit."""
-    from decentra.rounds import contribute
-
     deltas = {}
-    plain = contribute.pseudo_gradient
 
     async def story(swarm):
         victim = swarm.nodes[2]
@@ -106,18 +104,11 @@ def test_mass_is_sent_once_also_over_a_crash(crash, monkeypatch):
         assert torch.allclose(total + residual, wanted, atol=1e-3), float((total + residual - wanted).abs().max())
         await swarm.finish(LIMIT_S)
 
-    made = {}
-
-    def noted(anchor, local, out):
-        plain(anchor, local, out)
-        made["last"] = out.double().clone()
-
-    monkeypatch.setattr(contribute, "pseudo_gradient", noted)
     write_down = contribute._write_down
 
-    def named(member, offer, encoded):
-        deltas[offer.root.hex()] = made["last"]
-        write_down(member, offer, encoded)
+    def noted(member, named, made):
+        deltas[named.root.hex()] = (member.tensors.anchor - member.ports.trainer.local).double()
+        write_down(member, named, made)
 
-    monkeypatch.setattr(contribute, "_write_down", named)
+    monkeypatch.setattr(contribute, "_write_down", noted)
     swarm_of(3, story, codec=CodecConfig(aggregate="gather", feedback=1.0), snapshot_every=32)
