@@ -13,7 +13,7 @@ from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import Part, next_members
 from decentra.rounds import leases
 from decentra.rounds.contribute import sits_out
-from decentra.rounds.offers import Offer, close_deadline_s, gathered, half_offered, held_everywhere
+from decentra.rounds.offers import Offer, close_deadline_s, gathered, half_offered, heartbeat_period_s, held_everywhere
 from decentra.rounds.owner import owned
 from decentra.rounds.partition import next_parts, owners_of
 from decentra.rounds.view import admissible, next_view_stands, overdue
@@ -67,6 +67,16 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
     return parts, ready, not awaited and not unheld
 
 
+def period_s(member: Member) -> float:
+    """How soon this leader wants to be spoken to again."""
+    if not (member.leading and member.collecting):
+        return 0.0
+    training = [(b.steps_done, b.num_steps) for p, b in member.beats.items() if p not in member.book.offers]
+    if member.own is None:
+        training.append(member.ports.trainer.progress())
+    return heartbeat_period_s(member.now() - member.round_start_s, training)
+
+
 def _sits_out(member: Member, peer: PeerId) -> bool:
     if peer == member.peer:
         return sits_out(member) or member.leaving
@@ -76,8 +86,7 @@ def _sits_out(member: Member, peer: PeerId) -> bool:
 
 def _movers(member: Member) -> tuple[list[ViewMember], list[PeerId]]:
     """(newcomers that are ready at this state, members that want to go), as heard lately."""
-    limit = member.now() - member.silence_s()
-    fresh = {p: b for p, b in member.beats.items() if b.time_s >= limit}
+    fresh = {p: b for p, b in member.beats.items() if member.is_fresh(b)}
     newcomers = [fresh[p].member for p in sorted(fresh) if fresh[p].newcomer and not fresh[p].leaving]
     leavers = [p for p in sorted(fresh) if fresh[p].leaving and not fresh[p].newcomer and p in member.state.peers()]
     if member.leaving:

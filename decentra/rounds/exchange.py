@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
 FAILURES_TO_SILENCE = 2
+MAX_PERIOD_S = 600.0
+"""A leader's wish to be left alone for longer is not heeded."""
+
 PASSED_ALONG = 2
 """Members to which each passes a certificate on, besides the leader's own telling."""
 
@@ -37,7 +40,7 @@ def _follows(member: Member, r: int, attempt: int) -> bool:
 
 async def follow(member: Member, leader: PeerId, attempt: int) -> None:
     """Heartbeat to the leader of this attempt until the entry is agreed, the leader is given up, or it moves on."""
-    r, failures, start = member.state.r, 0, member.now()
+    r, failures, start, pause_s = member.state.r, 0, member.now(), 0.0
     idle_since: float | None = None
     while _follows(member, r, attempt):
         sent, limit_s = member.now(), member.silence_s()
@@ -53,6 +56,7 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             if not _follows(member, r, attempt):
                 return
             hear_leader(member, leader, reply)
+            pause_s = reply.period_s if 0.0 < reply.period_s < MAX_PERIOD_S else 0.0
             if await _moves_with(member, reply, attempt):
                 return
             listed = member.peer in reply.heard or not member.in_view()
@@ -65,7 +69,7 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             if attempt == 0 or not await _still_led(member, attempt - 1, attempt):
                 give_up(member, attempt + 1, why)
             return
-        await member.changed.wait(member.period_s())
+        await member.changed.wait(max(member.period_s(), 0.0 if failures else pause_s))
 
 
 async def _moves_with(member: Member, reply: rounds_pb2.HeartbeatReply, attempt: int) -> bool:
@@ -211,8 +215,8 @@ async def pass_along(member: Member, certified: bytes, r: int) -> None:
     await pass_certificate(member, certified, ring[:PASSED_ALONG])
 
 
-def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
-    """Note a heartbeat; move to a later attempt when a quorum is already there."""
+def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat, pause_s: float = 0.0) -> None:
+    """Note a heartbeat; move to a later attempt when a quorum is already there. pause_s: until the next, as it is told."""
     if beat.r > member.state.r:
         member.fall_behind(sender)
     if beat.r != member.state.r or beat.state_hash != member.hash:
@@ -231,6 +235,7 @@ def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
         beat.sits_out,
         beat.steps_done,
         beat.num_steps,
+        pause_s,
     )
     if beat.HasField("offer"):
         take_offer(member, beat.offer.SerializeToString())

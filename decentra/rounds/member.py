@@ -114,14 +114,17 @@ class Member:
         """How long to wait for what still needs `num_bytes` at the rate now seen; doubled by attempts."""
         return (2 * self.silence_s() + 4 * num_bytes / self.fetcher.rate_bytes_per_s) * (1 << min(self.attempt, 4))
 
+    def is_fresh(self, beat: Beat) -> bool:
+        """Whether a peer has spoken lately, for how seldom it was asked to."""
+        return self.now() - beat.time_s <= max(self.silence_s(), PERIODS_TO_SILENCE * beat.period_s)
+
     def heard(self) -> tuple[PeerId, ...]:
         """Members of the view whose present incarnation answered this attempt lately, this one included."""
-        limit = self.now() - self.silence_s()
         found = []
         for member in self.state.members:
             beat = self.beats.get(member.peer)
-            fresh = beat is not None and beat.time_s >= limit and not beat.newcomer and beat.member.incarnation == member.incarnation
-            if fresh or (member.peer == self.peer and self.in_view()):
+            answers = beat is not None and not beat.newcomer and beat.member.incarnation == member.incarnation
+            if (answers and beat is not None and self.is_fresh(beat)) or (member.peer == self.peer and self.in_view()):
                 found.append(member.peer)
         return tuple(found)
 

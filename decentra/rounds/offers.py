@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from decentra.ledger import intervals
@@ -13,6 +13,8 @@ STRAGGLER_RATIO = 1.0
 """Once half have offered, the rest gets this much of the time that half took."""
 
 STRAGGLER_FLOOR_S = 3.0
+
+HEARTBEATS_A_PHASE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,14 @@ def close_deadline_s(round_start_s: float, half_offered_s: float, attempt: int) 
     """When the leader stops waiting for stragglers: a fixed ratio of what the first half took, doubled by attempts."""
     wait = max(STRAGGLER_FLOOR_S, STRAGGLER_RATIO * (half_offered_s - round_start_s))
     return half_offered_s + wait * float(2 ** min(attempt, 4))
+
+
+def heartbeat_period_s(phase_s: float, progress: Iterable[tuple[int, int]]) -> float:
+    """How often members need to speak in a phase that is `phase_s` old: a fixed share of what it still takes.
+
+    progress: (steps done, steps planned) of those who are still training; who has not begun says nothing.
+    """
+    return max((phase_s * (planned - done) / done for done, planned in progress if 0 < done < planned), default=0.0) / HEARTBEATS_A_PHASE
 
 
 def half_offered(expected: Collection[PeerId], offered: Collection[PeerId]) -> bool:

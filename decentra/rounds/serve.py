@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from decentra.config import differing_keys, run_from_bytes
 from decentra.errors import PeerError, RefusedError
 from decentra.ledger.chain import digest
-from decentra.rounds import accept, exchange, owner, records
+from decentra.rounds import accept, compose, exchange, owner, records
 from decentra.rounds.fetch import digest_frames
 from decentra.rounds.status import status_of
 from decentra.rounds.view import is_quorum
@@ -111,8 +111,9 @@ async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> r
 
 
 async def _heartbeat(member: Member, sender: PeerId, message: rounds_pb2.Heartbeat) -> rounds_pb2.Reply:
-    exchange.hear(member, sender, message)
-    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt)
+    pause_s = compose.period_s(member)
+    exchange.hear(member, sender, message, pause_s)
+    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, period_s=pause_s)
     if member.leading and message.r == member.state.r:
         reply.phase = member.waiting_for
         reply.heard.extend(member.heard())
