@@ -32,6 +32,7 @@ class Machine:
     up: str
     down: str
     start_members: int
+    tokens_a_sample: int
 
 
 def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, blob: BlobSource) -> State:
