@@ -47,6 +47,7 @@ def machine(config: RunConfig, layout: Layout) -> Machine:
         up=config.codec.up,
         down=config.codec.down,
         start_members=config.start_members,
+        tokens_a_sample=config.data.context,
         gather=config.codec.aggregate == "gather",
         feedback=config.codec.feedback,
     )

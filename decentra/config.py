@@ -176,7 +176,7 @@ def _value(hint: Any, value: object, place: str, key: str) -> Any:
             raise ConfigError(f"{place}: {key} = {value!r} must be a list")
         item = typing.get_args(hint)[0]
         return tuple(_value(item, each, place, f"{key}[{index}]") for index, each in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 1000:
         return float(value)
     if type(value) is not hint:
         raise ConfigError(f"{place}: {key} = {value!r} must be of type {hint.__name__}")
@@ -301,7 +301,7 @@ def run_from_bytes(data: bytes) -> RunConfig:
     """The `[run]` that a manifest carries. Raises ConfigError."""
     try:
         raw = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the manifest's settings cannot be read: {error}") from error
     run: RunConfig = from_dict(RunConfig, raw, "manifest", "run.")
     check_run(run, "manifest")

@@ -10,10 +10,11 @@ from decentra.errors import PeerError, PeerFault, RefusedError
 from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import records
+from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
 from decentra.rounds.contribute import sits_out
 from decentra.rounds.parts import parts_to_hold
 from decentra.rounds.status import Beat
-from decentra.rounds.view import is_quorum, leader_order
+from decentra.rounds.view import announcement_fault, is_quorum, leader_order
 from decentra.types import PeerId
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
 
@@ -132,15 +133,17 @@ def hear_leader(member: Member, leader: PeerId, reply: rounds_pb2.HeartbeatReply
     """Take in a heartbeat's answer."""
     if reply.r > member.state.r:
         member.fall_behind(leader)
-    member.leader_heard = tuple(reply.heard)
+    known = set(member.state.peers())
+    member.leader_heard = tuple(peer for peer in reply.heard if peer in known)
     if reply.phase:
-        member.wait(f"leader {leader[:8]}: {reply.phase}")
-    for signed in reply.offers:
+        member.wait(f"leader {leader[:8]}: {reply.phase[:MAX_PHASE_CHARS]}")
+    for signed in reply.offers[: len(known)]:
         take_offer(member, signed.SerializeToString())
 
 
 def give_up(member: Member, attempt: int, why: str) -> None:
-    """Move to a later attempt."""
+    """Move to another attempt; never further than what waiting could reach."""
+    attempt = min(attempt, member.attempt + MAX_ATTEMPT_JUMP)
     member.ports.note(f"entry {member.state.r}: attempt {member.attempt} -> {attempt}: {why}")
     member.attempt = attempt
     member.changed.notify()
@@ -175,6 +178,8 @@ def only_its_leader(member: Member, sender: PeerId, attempt: int) -> None:
     order = leader_order(member.hash, member.state.members)
     if order[attempt % len(order)] != sender:
         raise RefusedError(f"attempt {attempt} is not {sender[:8]}'s")
+    if fault := attempt_fault(attempt, member.attempt):
+        raise RefusedError(fault)
 
 
 # -- after the commit ---------------------------------------------------------------------------------------------------
@@ -224,6 +229,9 @@ def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat, pause_s: fl
     announced = records.of_member(beat.member)
     if announced.peer != sender:
         raise RefusedError(f"a heartbeat of {announced.peer[:8]} came from {sender[:8]}")
+    others = sum(1 for peer, other in member.beats.items() if other.newcomer and peer != sender)
+    if fault := announcement_fault(announced) or beat_fault(beat, member.state, member.attempt, others):
+        raise RefusedError(f"the heartbeat is refused: {fault}")
     before = member.beats.get(sender)
     member.beats[sender] = Beat(
         member.now(),
@@ -237,7 +245,7 @@ def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat, pause_s: fl
         beat.num_steps,
         pause_s,
     )
-    if beat.HasField("offer"):
+    if beat.HasField("offer") and not beat.newcomer:
         take_offer(member, beat.offer.SerializeToString())
     if before is None or (before.held, before.leaving, before.sits_out) != (frozenset(beat.held), beat.leaving, beat.sits_out):
         member.changed.notify()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from decentra.errors import PeerError
+from decentra.errors import PeerError, PeerUnreachable
 from decentra.rounds import catchup, contribute, exchange, lead, owner
 from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
 from decentra.rounds.view import leader_order
+from decentra.types import PeerId
 
 CONTACTS_PERIOD_S = 10.0
 SPEAK_UP_AFTER_S = 5.0
@@ -53,11 +54,7 @@ async def _run_rounds(member: Member) -> None:
     while not member.is_done():
         if member.behind is not None:
             donor, member.behind = member.behind, None
-            try:
-                await catchup.replay(member, donor)
-            except PeerError as error:
-                member.ports.note(f"catching up: {error}")
-                await member.changed.wait(member.period_s())
+            await _chase(member, donor)
             continue
         order = leader_order(member.hash, member.state.members)
         leader = order[member.attempt % len(order)]
@@ -65,6 +62,19 @@ async def _run_rounds(member: Member) -> None:
             await lead.lead(member, member.attempt)
         else:
             await exchange.follow(member, leader, member.attempt)
+
+
+async def _chase(member: Member, donor: PeerId) -> None:
+    """Catch up from a peer that said it is ahead. Who led nowhere is believed later; who could not be reached, at once."""
+    before, reached = member.state.r, True
+    try:
+        await catchup.replay(member, donor)
+    except PeerError as error:
+        reached = not isinstance(error, PeerUnreachable)
+        member.ports.note(f"catching up: {error}")
+        await member.changed.wait(member.period_s())
+    if reached:
+        member.chases.ended(donor, member.state.r > before, member.now(), member.silence_s())
 
 
 async def _pass_on(member: Member) -> None:

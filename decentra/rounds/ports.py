@@ -18,7 +18,7 @@ from decentra.ledger.chain import digest
 from decentra.ledger.store import Store
 from decentra.outer.layout import Layout, Slot
 from decentra.rounds.fetch import DIGEST_BYTES
-from decentra.rounds.records import DOMAIN_MANIFEST, DOMAIN_RECORD
+from decentra.rounds.records import DOMAIN_MANIFEST, read_record
 from decentra.seams import Signer, Verifier
 from decentra.transport.base import Contact, Transport
 from decentra.types import Digest, PeerId, SlotPlan, SlotResult
@@ -139,12 +139,11 @@ def read_manifest(signed: bytes, verifier: Verifier, make_machine: MakeMachine) 
 
 def learn_record(ports: Ports, run_id: bytes, signed: bytes) -> swarm_pb2.Record:
     """Verify a directory record of this run and learn how to dial its peer. Raises ValueError."""
-    peer, payload = ports.verifier.open(DOMAIN_RECORD, signed)
-    record = swarm_pb2.Record.FromString(payload)
-    if record.peer != peer or record.run_id != run_id:
-        raise ValueError(f"a record of {record.peer[:8]} is signed by {peer[:8]} or is for another run")
-    if peer != ports.signer.peer:
-        ports.transport.connect(Contact(peer, tuple(record.endpoints), record.server_certificate))
+    record = read_record(ports.verifier, signed)
+    if record.run_id != run_id:
+        raise ValueError(f"a record of {record.peer[:8]} is for another run")
+    if record.peer != ports.signer.peer:
+        ports.transport.connect(Contact(record.peer, tuple(record.endpoints), record.server_certificate))
         ports.directory.learn(signed)
     return record
 

@@ -8,6 +8,20 @@ from decentra.ledger.chain import digest
 from decentra.ledger.state import UNHEARD_SYNCS_TO_REMOVE, Member, State
 from decentra.types import Digest, PeerId
 
+MAX_ANNOUNCED_SAMPLES = 1 << 24
+MAX_RATE_BYTES_PER_S = 1 << 40
+MAX_INCARNATION = 1 << 63
+
+
+def announcement_fault(member: Member) -> str:
+    """Why a node may not be a member with these numbers; "" where it may: leases and the partition are made from them."""
+    if not 0 < member.announced_samples <= MAX_ANNOUNCED_SAMPLES:
+        return f"{member.peer[:8]} announces {member.announced_samples} samples a sync, not 1 to {MAX_ANNOUNCED_SAMPLES}"
+    if max(member.up_bytes_per_s, member.down_bytes_per_s) > MAX_RATE_BYTES_PER_S:
+        rates = f"{member.up_bytes_per_s} bytes/s up and {member.down_bytes_per_s} down"
+        return f"{member.peer[:8]} announces {rates}, over {MAX_RATE_BYTES_PER_S}"
+    return "" if member.incarnation < MAX_INCARNATION else f"{member.peer[:8]} announces incarnation {member.incarnation}"
+
 
 def is_quorum(members: Sequence[Member], peers: Collection[PeerId]) -> bool:
     """More than half of the view, or exactly half including its oldest member."""

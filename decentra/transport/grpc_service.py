@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -12,12 +13,23 @@ import grpc
 from decentra.errors import RefusedError
 from decentra.transport.base import FRAME_BYTES, MAX_CALL_BYTES, Handler
 from decentra.transport.grpc_border import CALL_METHOD, PULL_METHOD
+from decentra.transport.in_flight import InFlight
 from decentra.transport.shaper import Shaper
 from decentra.types import PeerId
 
 logger = logging.getLogger(__name__)
 
 MAX_KNOWN_CALLERS = 1024
+
+CALLS_A_PEER = (32, 256)
+PULLS_A_PEER = (16, 256)
+"""Of one peer: (worked on at once, waiting their turn). An open pull costs a frame or two."""
+
+STALL_S = 60.0
+"""A puller that takes no frame for so long has gone, or wants to hold memory here."""
+
+MAX_REASON_CHARS = 1000
+"""Details travel as a header, and gRPC drops the call where headers are too large."""
 
 
 class Counters:
@@ -39,6 +51,8 @@ class SwarmService(grpc.GenericRpcHandler):  # type: ignore[misc,type-arg]
         self._shaper = shaper
         self._counters = counters
         self._known: dict[bytes, PeerId] = {}
+        self.calls = InFlight("calls", *CALLS_A_PEER)
+        self.pulls = InFlight("pulls", *PULLS_A_PEER)
 
     def service(self, handler_call_details: Any) -> Any:
         """The method handler for a call's name; None: not ours."""
@@ -52,7 +66,8 @@ class SwarmService(grpc.GenericRpcHandler):  # type: ignore[misc,type-arg]
         sender = await self._sender(context)
         await self._arrived(request)
         try:
-            reply = await self._ready().on_call(sender, request)
+            async with self.calls.turn(sender):
+                reply = await self._ready().on_call(sender, request)
             if len(reply) > MAX_CALL_BYTES:
                 raise RefusedError(f"the reply of {len(reply)} bytes is over the limit of {MAX_CALL_BYTES}")
         except Exception as error:
@@ -68,15 +83,16 @@ class SwarmService(grpc.GenericRpcHandler):  # type: ignore[misc,type-arg]
         sender = await self._sender(context)
         await self._arrived(request)
         try:
-            frames: AsyncIterator[bytes] = self._ready().on_pull(sender, request)
-            if self._shaper is not None:
-                frames = self._shaper.send_frames(frames)
-            async with aclosing(frames):  # type: ignore[type-var]
-                async for frame in frames:
-                    if len(frame) > FRAME_BYTES:
-                        raise RefusedError(f"a frame of {len(frame)} bytes is over the limit of {FRAME_BYTES}")
-                    self._counters.up += len(frame)
-                    await context.write(frame)
+            async with self.pulls.turn(sender):
+                frames: AsyncIterator[bytes] = self._ready().on_pull(sender, request)
+                if self._shaper is not None:
+                    frames = self._shaper.send_frames(frames)
+                async with aclosing(frames):  # type: ignore[type-var]
+                    async for frame in frames:
+                        if len(frame) > FRAME_BYTES:
+                            raise RefusedError(f"a frame of {len(frame)} bytes is over the limit of {FRAME_BYTES}")
+                        self._counters.up += len(frame)
+                        await _written(context, frame)
         except Exception as error:
             await _abort(context, sender, error)
 
@@ -106,9 +122,17 @@ class SwarmService(grpc.GenericRpcHandler):  # type: ignore[misc,type-arg]
         return sender
 
 
+async def _written(context: Any, frame: bytes) -> None:
+    try:
+        async with asyncio.timeout(STALL_S):
+            await context.write(frame)
+    except TimeoutError:
+        raise RefusedError(f"no frame was taken for {STALL_S:g} s") from None
+
+
 async def _abort(context: Any, sender: PeerId, error: Exception) -> None:
     if isinstance(error, RefusedError):
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error)[:MAX_REASON_CHARS])
     if not context.cancelled():
         logger.error("a request of %s failed here", sender[:8], exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"failed internally ({type(error).__name__})")
