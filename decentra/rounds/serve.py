@@ -182,6 +182,16 @@ async def _status(member: Member, sender: PeerId, message: rounds_pb2.StatusQuer
     return rounds_pb2.Reply(status=rounds_pb2.Status(json=json.dumps(status_of(member))))
 
 
+async def _probe(member: Member, sender: PeerId, message: rounds_pb2.Probe) -> rounds_pb2.Reply:
+    peer, payload = member.ports.verifier.open(records.DOMAIN_RECORD, message.record)
+    record = swarm_pb2.Record.FromString(payload)
+    if not sender == peer == record.peer or record.run_id != member.run.run_id:
+        raise RefusedError(f"a node is dialled back at its own record of this run only, not at one of {record.peer[:8]}")
+    if member.ports.dial_back is None:
+        raise RefusedError("this node dials nobody back; ask another")
+    return rounds_pb2.Reply(probed=await member.ports.dial_back.probe(record))
+
+
 _ANSWERS: dict[str, Callable[[Member, PeerId, Any], Awaitable[rounds_pb2.Reply]]] = {
     "hello": _hello,
     "heartbeat": _heartbeat,
@@ -194,4 +204,5 @@ _ANSWERS: dict[str, Callable[[Member, PeerId, Any], Awaitable[rounds_pb2.Reply]]
     "entries": _entries,
     "records": _records,
     "status": _status,
+    "probe": _probe,
 }

@@ -414,7 +414,7 @@ def test_without_p2pd_a_node_says_so_and_goes_on_by_endpoints(monkeypatch: pytes
     async def enter(door: Door) -> Any:
         transport = await build.transport(tmp_path, door, NodeConfig())
         try:
-            return await build.directory(door, NodeConfig(), transport, MemoVerifier(), lines.append)
+            return await build.directory(door, NodeConfig(), transport, MemoVerifier(), lines.append, True)
         finally:
             await transport.close()
 
