@@ -79,12 +79,17 @@ async def settle(node: Node, peers: Sequence[PeerId]) -> None:
     if verdict.dialable:
         node.note(f"others can dial this node at {endpoint(node)} now")
     else:
-        node.note(
-            f"others cannot dial this node ({verdict.why}); it takes part over connections that it opens itself, and owns no part; "
-            f"to change that open the port of {endpoint(node)}, or give --announce with the address by which others reach this machine"
-        )
+        course = "it takes part over connections that it opens itself, and owns no part"
+        node.note(f"others cannot dial this node ({verdict.why}); {course}; to change that {_remedy(node)}")
         await _become_client(node)
     await _tell(node, peers)
+
+
+def _remedy(node: Node) -> str:
+    listen, announce = node.start.config.node.listen, node.start.config.node.announce
+    if not announce and (listen.startswith("127.") or listen in ("::1", "localhost")):
+        return f"give --listen with an address that others reach: {listen} is this machine's alone"
+    return f"open the port of {endpoint(node)}, or give --announce with the address by which others reach this machine"
 
 
 async def _become_client(node: Node) -> None:

@@ -179,6 +179,10 @@ async def _records(member: Member, sender: PeerId, message: rounds_pb2.Records) 
 
 
 async def _status(member: Member, sender: PeerId, message: rounds_pb2.StatusQuery) -> rounds_pb2.Reply:
+    if message.peer not in ("", member.peer):
+        if member.state.member(message.peer) is None:
+            raise RefusedError(f"{message.peer[:8]} is not a member here")
+        return await member.call(message.peer, rounds_pb2.Request(status=rounds_pb2.StatusQuery()), member.silence_s())
     return rounds_pb2.Reply(status=rounds_pb2.Status(json=json.dumps(status_of(member))))
 
 

@@ -1,12 +1,15 @@
 """Members that cannot be dialled: they take full part, own nothing, never lead, and wait when no other is left."""
 
 import asyncio
+import json
 
 import pytest
 from machines import STEP_S
 from swarm_harness import Swarm, play
 
+from decentra.errors import PeerFault
 from decentra.rounds.view import leader_order
+from decentra.wire.v1 import rounds_pb2
 
 LIMIT_S = 400.0
 
@@ -105,6 +108,25 @@ def test_a_newcomer_behind_a_nat_is_admitted_and_a_leaver_goes():
         await leaver.transport.close()
         await swarm.finish(LIMIT_S)
         assert joiner.name in swarm.counted(7) and leaver.name not in swarm.counted(7)
+
+    swarm_behind(3, 1, story)
+
+
+def test_others_tell_the_status_of_a_member_that_cannot_be_dialled():
+    async def story(swarm):
+        node, hidden = swarm.nodes[0], hidden_of(swarm)[0]
+        onlooker = swarm.nodes[1].member
+
+        async def status_of(peer):
+            query = rounds_pb2.Request(status=rounds_pb2.StatusQuery(peer=peer))
+            return json.loads((await onlooker.call(node.peer, query, 5.0)).status.json)
+
+        assert (await status_of(hidden.peer))["peer"] == hidden.peer
+        assert (await status_of(""))["peer"] == node.peer
+        assert hidden.peer not in (await status_of(hidden.peer))["dialable"]
+        with pytest.raises(PeerFault, match="not a member here"):
+            await status_of("z" * 32)
+        await swarm.finish(LIMIT_S)
 
     swarm_behind(3, 1, story)
 
