@@ -110,6 +110,8 @@ class RunConfig:
 class NodeConfig:
     """What one machine decides. Port 0 means any free port; `link` RATE,DELAY shapes in user space ("" = not).
 
+    reachable: whether others can dial this node. auto has members dial it back and believes them; yes is not proved; no
+    listens to nobody and only dials out.
     device: of the trainer, as torch names it (cpu, cuda, cuda:1, mps); auto takes CUDA where torch sees it, else the CPU.
     daemon_threads: CPU threads for encoding, reducing and applying. micro_batch: samples of one forward pass, 0 for all.
     """
@@ -118,6 +120,7 @@ class NodeConfig:
     port: int = 0
     dht_port: int = 0
     announce: str = ""
+    reachable: str = "auto"
     dht: bool = True
     trainer_threads: int = 1
     micro_batch: int = 0
@@ -275,6 +278,10 @@ def check_node(node: NodeConfig, place: str) -> None:
         )
     if node.daemon_threads < 1:
         raise ConfigError(f"{place}daemon_threads = {node.daemon_threads} must be at least 1")
+    if node.reachable not in ("auto", "yes", "no"):
+        raise ConfigError(f"{place}reachable{' ' if dashes else ' = '}{node.reachable!r} is not known; use auto, yes or no")
+    if node.announce and node.reachable == "no":
+        raise ConfigError(f"{place}announce {node.announce}: a node with reachable no announces no address; drop one of them")
     if node.announce and node.dht and not (node.port and node.dht_port):
         raise ConfigError(f"{place}announce {node.announce}: others dial fixed ports there; give {place}port and {place}dht-port too")
     if not node.listen:

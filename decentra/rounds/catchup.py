@@ -140,7 +140,7 @@ async def replay(member: Member, donor: PeerId) -> None:
                 return
             # Else it has the entries by now: asked once more before a snapshot is taken.
             if head.oldest_entry > member.state.r or stuck:
-                await _take_snapshot(member, [donor, *(m.peer for m in head.view if m.peer not in (donor, member.peer))])
+                await _take_snapshot(member, member.within_reach((donor, *(m.peer for m in head.view))))
         stuck = member.state.r == first_r
 
 
@@ -222,7 +222,8 @@ async def greet(
             if run_id_of(payload) != run_id:
                 raise ValueError("it is the manifest of another run; ask for a new join string")
             run = read_manifest(welcome.manifest, ports.verifier, make_machine)
-            known = [learn_record(ports, run_id, signed).peer for signed in welcome.records]
+            learned = [learn_record(ports, run_id, signed) for signed in welcome.records]
+            known = [met.peer for met in learned if met.endpoints]
         except ValueError as error:
             # Others may tell the truth: the run id names the manifest, so no peer can pass off another.
             refused = RefusedError(f"what {peer[:8]} said of the run does not hold: {error}")

@@ -117,8 +117,8 @@ class Fetcher:
             size = (rows.stop - rows.start) * member.run.machine.codecs[total.codec].chunk_bytes
             for term in total.terms:
                 if not member.ports.store.has(term.blob):
-                    order = [owner_of.get(total.first_block, ""), *holders, *member.state.peers()]
-                    pulls.append(self._once(term.blob, size, list(dict.fromkeys(p for p in order if p and p != member.peer)), entry.r))
+                    order = member.within_reach((owner_of.get(total.first_block, ""), *holders, *member.state.peers()))
+                    pulls.append(self._once(term.blob, size, order, entry.r))
         await asyncio.gather(*pulls)
 
     async def _once(self, name: Digest, size: int, order: list[PeerId], r: int) -> None:

@@ -8,7 +8,7 @@ from decentra.errors import PeerError, PeerUnreachable
 from decentra.rounds import catchup, contribute, exchange, lead, owner
 from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
-from decentra.rounds.view import leader_order
+from decentra.rounds.view import dialable_shortage, leader_order
 from decentra.types import PeerId
 
 CONTACTS_PERIOD_S = 10.0
@@ -79,7 +79,7 @@ async def _chase(member: Member, donor: PeerId) -> None:
 
 async def _pass_on(member: Member) -> None:
     """See that the view holds the last certificate before going; 5 s without progress and this node goes anyway."""
-    others = [p for p in member.state.peers() if p != member.peer]
+    others = member.within_reach(member.state.peers())
     if not member.last_certified or not others or (member.leaving and member.in_view()):
         return
     member.wait("the others to hold the last certificate")
@@ -99,9 +99,14 @@ async def _refresh_contacts(member: Member) -> None:
 
 async def _speak_up(member: Member) -> None:
     """Nothing waits silently: after 5 s say for whom and in which phase, then ever more rarely."""
-    said, gap = "", SPEAK_UP_AFTER_S
+    said, gap, warned = "", SPEAK_UP_AFTER_S, ""
     while True:
         await asyncio.sleep(1.0)
+        begun = member.state.started(member.run.config.start_members)
+        shortage = dialable_shortage(member.state.members) if begun else ""
+        if shortage and shortage != warned:
+            member.ports.note(shortage)
+        warned = shortage
         waited = member.now() - member.waiting_since_s
         if member.waiting_for != said:
             gap = SPEAK_UP_AFTER_S

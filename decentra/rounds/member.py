@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -130,6 +130,11 @@ class Member:
             if (answers and beat is not None and self.is_fresh(beat)) or (member.peer == self.peer and self.in_view()):
                 found.append(member.peer)
         return tuple(found)
+
+    def within_reach(self, peers: Iterable[PeerId]) -> list[PeerId]:
+        """Those of these peers that this node may reach, in order, each once: two that cannot be dialled never meet."""
+        hidden = set() if self.me.dialable else {m.peer for m in self.state.members if not m.dialable}
+        return [peer for peer in dict.fromkeys(peers) if peer and peer != self.peer and peer not in hidden]
 
     def wait(self, what: str) -> None:
         """Say what is being waited for now."""

@@ -68,8 +68,8 @@ async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> 
 async def _pull_around(member: Member, offer: Offer, part: Part) -> None:
     """The sender cannot be reached from here: by way of any member that both ends reach. Raises PeerError."""
     last: PeerError = PeerUnreachable(offer.sender, "nobody else can be asked for its parts")
-    for peer in member.heard() if member.leading else member.leader_heard:
-        if peer in (member.peer, offer.sender):
+    for peer in member.within_reach(member.heard() if member.leading else member.leader_heard):
+        if peer == offer.sender:
             continue
         try:
             await _pull_part(member, offer, part, peer, relay=True)

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
@@ -23,6 +23,9 @@ from decentra.seams import Signer, Verifier
 from decentra.transport.base import Contact, Transport
 from decentra.types import Digest, PeerId, SlotPlan, SlotResult
 from decentra.wire.v1 import swarm_pb2
+
+if TYPE_CHECKING:
+    from decentra.rounds.reachability import DialBack
 
 T = TypeVar("T")
 
@@ -55,7 +58,10 @@ class RunBlocking(Protocol):
 
 @dataclass(slots=True)
 class Ports:
-    """Everything a member is given. `note` takes one line for people: what is waited for, who left, what was refused."""
+    """Everything a member is given. `note` takes one line for people: what is waited for, who left, what was refused.
+
+    dial_back: how others are told whether they can be dialled; None: they are refused.
+    """
 
     transport: Transport
     directory: Directory
@@ -67,6 +73,7 @@ class Ports:
     rng: random.Random
     note: Callable[[str], None]
     keep_snapshots: int = 2
+    dial_back: DialBack | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +165,14 @@ async def meet(ports: Ports, run_id: bytes) -> list[PeerId]:
     found = {}
     for signed in (await ports.directory.records()).values():
         try:
-            found[learn_record(ports, run_id, signed).peer] = signed
+            record = learn_record(ports, run_id, signed)
         except ValueError as error:
             ports.note(f"a directory record is refused: {error}")
-    found.pop(ports.signer.peer, None)
-    await ports.run_blocking(ports.store.keep_contacts, sorted(found.values()))
-    return list(found)
+            continue
+        if record.peer != ports.signer.peer:
+            found[record.peer] = (signed, bool(record.endpoints))
+    await ports.run_blocking(ports.store.keep_contacts, sorted(signed for signed, _ in found.values()))
+    return [peer for peer, (_, can_be_dialled) in found.items() if can_be_dialled]
 
 
 class Changed:

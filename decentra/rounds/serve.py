@@ -212,6 +212,10 @@ async def _records(member: Member, sender: PeerId, message: rounds_pb2.Records) 
 
 
 async def _status(member: Member, sender: PeerId, message: rounds_pb2.StatusQuery) -> rounds_pb2.Reply:
+    if message.peer not in ("", member.peer):
+        if member.state.member(message.peer) is None:
+            raise RefusedError(f"{message.peer[:8]} is not a member here")
+        return await member.call(message.peer, rounds_pb2.Request(status=rounds_pb2.StatusQuery()), member.silence_s())
     said_s, said = member.status_said
     if member.now() - said_s >= STATUS_PERIOD_S:
         # Cheap to ask and dear to answer: made anew only so often, whoever asks.
@@ -220,6 +224,16 @@ async def _status(member: Member, sender: PeerId, message: rounds_pb2.StatusQuer
         said = json.dumps(status)
         member.status_said = (member.now(), said)
     return rounds_pb2.Reply(status=rounds_pb2.Status(json=said))
+
+
+async def _probe(member: Member, sender: PeerId, message: rounds_pb2.Probe) -> rounds_pb2.Reply:
+    peer, payload = member.ports.verifier.open(records.DOMAIN_RECORD, message.record)
+    record = swarm_pb2.Record.FromString(payload)
+    if not sender == peer == record.peer or record.run_id != member.run.run_id:
+        raise RefusedError(f"a node is dialled back at its own record of this run only, not at one of {record.peer[:8]}")
+    if member.ports.dial_back is None:
+        raise RefusedError("this node dials nobody back; ask another")
+    return rounds_pb2.Reply(probed=await member.ports.dial_back.probe(record))
 
 
 _ANSWERS: dict[str, Callable[[Member, PeerId, Any], Awaitable[rounds_pb2.Reply]]] = {
@@ -234,4 +248,5 @@ _ANSWERS: dict[str, Callable[[Member, PeerId, Any], Awaitable[rounds_pb2.Reply]]
     "entries": _entries,
     "records": _records,
     "status": _status,
+    "probe": _probe,
 }

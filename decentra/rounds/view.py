@@ -8,6 +8,7 @@ from decentra.ledger.chain import digest
 from decentra.ledger.state import UNHEARD_SYNCS_TO_REMOVE, Member, State
 from decentra.types import Digest, PeerId
 
+FEW_DIALABLE = 3
 MAX_ANNOUNCED_SAMPLES = 1 << 24
 MAX_RATE_BYTES_PER_S = 1 << 40
 MAX_INCARNATION = 1 << 63
@@ -35,6 +36,16 @@ def leader_order(state_hash: Digest, members: Sequence[Member]) -> tuple[PeerId,
     """The order in which members lead the attempts of a round: seeded by h_r, members that can be dialled only."""
     dialable = [m.peer for m in members if m.dialable]
     return tuple(sorted(dialable, key=lambda peer: digest("decentra/leader", state_hash, peer.encode())))
+
+
+def dialable_shortage(members: Sequence[Member]) -> str:
+    """What to say of a view that stands on few members that can be dialled; "" where there is nothing to say."""
+    dialable = [m.peer for m in members if m.dialable]
+    if len(dialable) >= min(FEW_DIALABLE, len(members)):
+        return ""
+    names = ", ".join(peer[:8] for peer in dialable)
+    few = f"only {len(dialable)} of {len(members)} members can be dialled ({names})"
+    return f"{few}: the run waits when they are gone; open the port of another"
 
 
 def overdue(state: State, heard: Collection[PeerId], is_sync: bool) -> tuple[PeerId, ...]:

@@ -107,6 +107,7 @@ class Node:
     trainer: CheapTrainer | None = None
     task: asyncio.Task[None] | None = None
     booting: asyncio.Task[None] | None = None
+    dialable: bool = True
     gone: bool = False
     """Left, or lost with its files: it will not come back as who it was."""
 
