@@ -42,9 +42,10 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             if isinstance(error, PeerFault):
                 member.ports.note(f"leader {error}")
             failures = FAILURES_TO_SILENCE if isinstance(error, PeerFault) else failures + 1
+            member.wait(f"leader {leader[:8]} to answer")
         else:
             failures = 0
-            member.rtt_s = 0.8 * member.rtt_s + 0.2 * (member.now() - sent)
+            member.trip.saw(member.now() - sent)
             if not _follows(member, r, attempt):
                 return
             hear_leader(member, leader, reply)

@@ -27,6 +27,7 @@ from decentra.rounds.ballot import certificate_fault
 from decentra.rounds.fetch import Fetcher
 from decentra.rounds.moves import Moves
 from decentra.rounds.offers import Offer, OfferBook, offer_fault
+from decentra.rounds.pacing import RoundTrip
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
 from decentra.rounds.status import Beat, report_of
@@ -64,7 +65,7 @@ class Member:
         self.marks: dict[str, float] = {}
         self.waiting_for = "the first entry"
         self.waiting_since_s = self.now()
-        self.rtt_s = 0.1
+        self.trip = RoundTrip()
         self.heldout_loss: dict[int, float] = {}
         self.train_loss: dict[int, float] = {}
         self.compute_s = 0.0
@@ -100,7 +101,7 @@ class Member:
 
     def period_s(self) -> float:
         """Heartbeat period: four control round trips at least."""
-        return max(PERIOD_FLOOR_S, 4 * self.rtt_s)
+        return max(PERIOD_FLOOR_S, 4 * self.trip.now_s)
 
     def silence_s(self) -> float:
         """How long without a word counts as silence."""
@@ -234,8 +235,9 @@ class Member:
         return True
 
     def _take_over(self, snapshot: Snapshot, tensors: OuterTensors) -> None:
-        self.ports.store.restart_log()
+        # A crash in between leaves the snapshot and a log that ends before it.
         self.ports.store.save_snapshot(snapshot, tensors, self.run.machine.fragments)
+        self.ports.store.restart_log()
         self.tensors.anchor.copy_(tensors.anchor)
         self.tensors.momentum.copy_(tensors.momentum)
 

@@ -12,11 +12,11 @@ from decentra.ledger.entry import Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
 from decentra.rounds import exchange, records
-from decentra.rounds.fetch import pull_blocks
+from decentra.rounds.download import pull_blocks
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution
 from decentra.rounds.reduction import reduce
-from decentra.types import Digest, PeerId
+from decentra.types import BLOCK_CHUNKS, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
 
 if TYPE_CHECKING:
@@ -64,13 +64,18 @@ async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> 
         )
         start, size = member.now(), 0
         blocks = num_blocks(offer.num_chunks)
-        stream = pull_blocks(member.ports.transport, offer.sender, request, blocks, offer.blocks_digest, False, member.silence_s())
-        async with aclosing(stream):
-            async for number, data, digests in stream:
-                if member.book.offers.get(offer.sender) is not offer:
-                    return
-                member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
-                size += len(data)
+        chunk_bytes = member.run.machine.codecs[offer.codec].chunk_bytes
+        idle_s = member.fetcher.idle_s(BLOCK_CHUNKS * chunk_bytes)
+        stream = pull_blocks(member.ports.transport, offer.sender, request, blocks, offer.blocks_digest, False, idle_s)
+        to_come = min(len(wanted) * BLOCK_CHUNKS, offer.num_chunks) * chunk_bytes
+        with member.ports.flows.flow(f"parts of sync {offer.sync}", (offer.sender,), to_come, start) as flow:
+            async with aclosing(stream):
+                async for number, data, digests in stream:
+                    if member.book.offers.get(offer.sender) is not offer:
+                        return
+                    member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
+                    size += len(data)
+                    flow.moved(len(data), member.now())
         member.fetcher.saw(size, member.now() - start)
 
 
