@@ -44,15 +44,19 @@ class RoundTrip:
 
 @dataclass(slots=True)
 class Pacer:
-    """What a node sends, by priority. round_streams: open ones; last_round_s: when a frame of one last went."""
+    """What a node sends, by priority. round_streams: open ones; last_round_s: when a frame of one last went.
+
+    next_low_s: when the next state frame may go though the link stays busy; frame_s: how long the last one took to leave.
+    """
 
     round_streams: int = 0
     last_round_s: float = -math.inf
     next_low_s: float = -math.inf
+    frame_s: float = 0.0
 
     def is_busy(self, now_s: float, quiet_s: float, trip: RoundTrip) -> bool:
-        """Whether state has to step back. quiet_s: a pause of round traffic that is shorter is none."""
-        limit_s = max(quiet_s, STALLED_S) if self.round_streams else quiet_s
+        """Whether state has to step back. A pause of round traffic shorter than quiet_s, or than two state frames, is none."""
+        limit_s = max(quiet_s, 2 * self.frame_s, STALLED_S if self.round_streams else 0.0)
         return now_s - self.last_round_s < limit_s or trip.congested()
 
     def low_turn_s(self, now_s: float, num_bytes: int, rate_bytes_per_s: float, busy: bool) -> float:
@@ -60,6 +64,11 @@ class Pacer:
         begin_s = max(self.next_low_s, now_s) if busy else now_s
         self.next_low_s = begin_s + num_bytes / (LOW_SHARE * rate_bytes_per_s)
         return self.next_low_s
+
+    def low_sent(self, asked_s: float, now_s: float) -> None:
+        """A state frame took this long: where that is more than the rate says, it is what the share is counted from."""
+        self.frame_s = now_s - asked_s
+        self.next_low_s = max(self.next_low_s, now_s + self.frame_s * (1 / LOW_SHARE - 1))
 
 
 @dataclass(slots=True)

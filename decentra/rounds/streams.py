@@ -24,6 +24,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._pacer, self._pins = Pacer(), Pins()
+        self._turn = asyncio.Lock()
 
     def frames(self, member: Member, message: state_pb2.PullRequest) -> AsyncGenerator[bytes, None]:
         """The frames that answer a pull. Raises RefusedError."""
@@ -62,11 +63,17 @@ class Streams:
                     block = await member.ports.run_blocking(store.block, stored, number)
                     if is_round:
                         self._pacer.last_round_s = member.now()
-                    else:
-                        self._pin(member, base)
-                        async for alive in self._wait_turn(member, len(block)):
-                            yield alive
-                    yield block
+                        yield block
+                        continue
+                    self._pin(member, base)
+                    async for alive in self._wait_turn(member, len(block)):
+                        yield alive
+                    turn, asked_s = await self._take_turn(member, len(block)), member.now()
+                    try:
+                        yield block
+                    finally:
+                        turn.release()
+                        self._pacer.low_sent(asked_s, member.now())
         except KeyError:
             raise RefusedError(f"object {name} is not held here") from None
         except StateError as error:
@@ -86,14 +93,24 @@ class Streams:
 
     async def _wait_turn(self, member: Member, num_bytes: int) -> AsyncIterator[bytes]:
         """Wait until a state frame may go; meanwhile empty frames, which say that this node lives."""
-        rate = member.me.up_bytes_per_s or member.fetcher.rate_bytes_per_s
-        turn_s = self._pacer.low_turn_s(member.now(), num_bytes, rate, self._is_busy(member))
+        turn_s = self._pacer.low_turn_s(member.now(), num_bytes, _rate_of(member), self._is_busy(member))
         said_s = member.now()
         while self._is_busy(member) and member.now() < turn_s:
             await asyncio.sleep(min(LOOK_AGAIN_S, turn_s - member.now()))
             if member.now() - said_s >= KEEP_ALIVE_S:
                 said_s = member.now()
                 yield b""
+
+    async def _take_turn(self, member: Member, num_bytes: int) -> asyncio.Lock:
+        """Hand state frames to the transport one by one, so that a round finds little before it. Who stalls loses its turn."""
+        turn = self._turn
+        try:
+            async with asyncio.timeout(1.0 + 4 * num_bytes / _rate_of(member)):
+                await turn.acquire()
+        except TimeoutError:
+            self._turn = turn = asyncio.Lock()
+            await turn.acquire()
+        return turn
 
     def _is_busy(self, member: Member) -> bool:
         return self._pacer.is_busy(member.now(), member.period_s(), member.trip)
@@ -104,6 +121,10 @@ class Streams:
             clock = asyncio.get_running_loop().time
             self._pins.touch(base, clock())
             member.ports.store.pinned = lambda: self._pins.oldest(clock())
+
+
+def _rate_of(member: Member) -> float:
+    return member.me.up_bytes_per_s or member.fetcher.rate_bytes_per_s
 
 
 def _base_of(store: Store, r: int) -> int | None:
