@@ -85,10 +85,16 @@ def _block_digests(peer: PeerId, listed: bytes, total_blocks: int, root: Digest)
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """Blocks `at` to `end` - 1 are still to come; another donor may lower `end`."""
+    """Blocks `at` to `end` - 1 are still to come; another donor may lower `end`. begun_s: when it was asked for."""
 
     at: int
     end: int
+    first: int = 0
+    begun_s: float = 0.0
+
+    def block_s(self, now_s: float) -> float:
+        """Seconds a block takes, by what came so far."""
+        return (now_s - self.begun_s) / max(1, self.at - self.first)
 
 
 class Download:
@@ -116,6 +122,7 @@ class Download:
         self._moved_s = 0.0
         self._woken, self._whole = asyncio.Event(), asyncio.Event()
         self._last: PeerError | None = None
+        self._block_s: dict[PeerId, float] = {}
 
     async def run(self, donors: Sequence[PeerId], retry: bool) -> None:
         """Return when every block has been placed. retry: ask donors that cannot be reached again, until GIVE_UP_S without
@@ -149,7 +156,7 @@ class Download:
     async def _work(self, donor: PeerId, retry: bool) -> None:
         pause_s = RETRY_S
         while self._missing:
-            run = self._next_run()
+            run = self._next_run(donor)
             if run is None:
                 self._woken.clear()
                 await self._woken.wait()
@@ -166,16 +173,20 @@ class Download:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_RETRY_S)
 
-    def _next_run(self) -> _Run | None:
-        """The next run, or the later half of what another donor still has to bring; None where there is nothing to halve."""
+    def _next_run(self, donor: PeerId) -> _Run | None:
+        """The next run; where none waits, the later half of the longest under way, if this donor brings it sooner; else None."""
+        now_s = asyncio.get_running_loop().time()
         if self._waiting:
             run = self._waiting.popleft()
         else:
-            longest = max(self._moving, key=lambda run: run.end - run.at, default=None)
+            longest = max(self._moving, key=lambda run: (run.end - run.at) * run.block_s(now_s), default=None)
             if longest is None or longest.end - longest.at < 2:
                 return None
             middle = (longest.at + longest.end + 1) // 2
+            if (longest.end - middle) * self._block_s.get(donor, 0.0) > (longest.end - longest.at) * longest.block_s(now_s):
+                return None
             run, longest.end = _Run(middle, longest.end), middle
+        run.first, run.begun_s = run.at, now_s
         self._moving.append(run)
         return run
 
@@ -195,6 +206,7 @@ class Download:
                     self._whole.set()
                 if run.at >= run.end:
                     break
+        self._block_s[donor] = run.block_s(asyncio.get_running_loop().time())
         self._leave(run)
 
     def _leave(self, run: _Run) -> None:

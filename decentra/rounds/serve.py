@@ -138,11 +138,9 @@ def _oldest_entry(member: Member) -> int:
     return max(store.oldest_entry(), min(store.snapshots(), default=0))
 
 
-def _replay_bytes(member: Member, first_r: int) -> int:
-    """Bytes of all entries from first_r on with their blobs; 0 where they are not all held. Counted up to two snapshots."""
-    if not _oldest_entry(member) <= first_r <= member.state.r:
-        return 0
-    entries = member.ports.store.entries(first_r, member.state.r - first_r)
+def _replay_bytes(member: Member, first_r: int, end_r: int) -> int:
+    """Bytes of entries first_r to end_r - 1 with their blobs, counted up to two snapshots."""
+    entries = member.ports.store.entries(first_r, max(0, end_r - first_r))
     return replay_bytes(member.run.machine, (certified for _, certified in entries), 2 * snapshot_bytes(member.run))
 
 
@@ -154,15 +152,17 @@ async def _head(member: Member, sender: PeerId, message: state_pb2.HeadQuery) ->
         oldest_entry=_oldest_entry(member),
         view=[records.to_member(m) for m in member.state.members],
     )
-    if message.HasField("first_r"):
-        head.replay_bytes = await member.ports.run_blocking(_replay_bytes, member, message.first_r)
     # Only certified states are donated: S_r is certified by entry r, S_0 by the manifest.
     certified = [r for r in store.snapshots() if r < member.state.r or r == 0]
+    chosen = message.snapshot_r if message.HasField("snapshot_r") and message.snapshot_r in certified else max(certified, default=0)
     if message.with_snapshot and certified:
-        chosen = message.snapshot_r if message.HasField("snapshot_r") and message.snapshot_r in certified else certified[-1]
         head.snapshot.CopyFrom(records.to_snapshot(store.snapshot(chosen)))
-        if message.HasField("first_r"):
-            head.after_snapshot_bytes = await member.ports.run_blocking(_replay_bytes, member, chosen)
+    if message.HasField("first_r"):
+        after_r = max(message.first_r, chosen)
+        head.after_snapshot_bytes = await member.ports.run_blocking(_replay_bytes, member, after_r, member.state.r)
+        if head.oldest_entry <= message.first_r:
+            before = await member.ports.run_blocking(_replay_bytes, member, message.first_r, chosen)
+            head.replay_bytes = before + head.after_snapshot_bytes
     return rounds_pb2.Reply(head=head)
 
 
