@@ -18,6 +18,7 @@ from decentra.ledger.state import OuterTensors, State, from_header
 from decentra.ledger.store import Snapshot, Store
 from decentra.rounds import records
 from decentra.rounds.download import pull_object
+from decentra.rounds.flows import names
 from decentra.rounds.ports import MakeMachine, Ports, Run, call, learn_record, manifest_digest, read_manifest, run_id_of
 from decentra.rounds.snapshots import IDLE_TIMEOUT_S, download_snapshot, snapshot_bytes, speaking
 from decentra.types import PROTOCOL_VERSION, Digest, PeerId
@@ -78,6 +79,7 @@ async def replay(member: Member, donor: PeerId) -> None:
     weighed = stuck = False
     while not member.is_done():
         first_r = member.state.r
+        member.wait(f"entries from {first_r} on", f"asked of {donor[:8]}")
         donor, found = await _entries(member, donor, first_r)
         if not found or (not weighed and len(found) >= MANY_ENTRIES):
             head = await _head_of(member, donor, first_r)
@@ -144,6 +146,7 @@ async def _take_snapshot(member: Member, donor: PeerId, head: state_pb2.Head) ->
     if begun is not None and begun[0] <= member.state.r:
         await member.ports.run_blocking(spool.drop)
     tensors = OuterTensors(torch.zeros_like(member.tensors.anchor), torch.zeros_like(member.tensors.momentum))
+    member.wait(f"the snapshot of {names(tuple(donors))}")
     snapshot = await download_snapshot(member.ports, member.run, tensors, donors)
     adopted = await member.adopt(snapshot, tensors)
     await member.ports.run_blocking(spool.drop)

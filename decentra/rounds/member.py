@@ -63,7 +63,7 @@ class Member:
         self.history: deque[RoundReport] = deque(maxlen=HISTORY_ENTRIES)
         self.last_certified: bytes = b""
         self.marks: dict[str, float] = {}
-        self.waiting_for = "the first entry"
+        self.waiting_for, self.waiting_detail = "the first entry", ""
         self.waiting_since_s = self.now()
         self.trip = RoundTrip()
         self.heldout_loss: dict[int, float] = {}
@@ -122,8 +122,9 @@ class Member:
                 found.append(member.peer)
         return tuple(found)
 
-    def wait(self, what: str) -> None:
-        """Say what is being waited for now."""
+    def wait(self, what: str, detail: str = "") -> None:
+        """Say for what and whom this member waits now. A detail may change while the wait stays the same."""
+        self.waiting_detail = detail
         if what != self.waiting_for:
             self.waiting_for, self.waiting_since_s = what, self.now()
 
@@ -242,9 +243,9 @@ class Member:
         self.tensors.momentum.copy_(tensors.momentum)
 
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
-        self.state, self.hash, self.last_certified = state, state_hash, certified
+        before, self.state, self.hash, self.last_certified = self.state, state, state_hash, certified
         self.mark("applied")
-        self.history.append(report_of(self, entry, ballot))
+        self.history.append(report_of(self, before, entry, ballot))
         self._turn(entry.sync is not None)
 
     def _turn(self, new_sync: bool) -> None:
