@@ -19,6 +19,7 @@ from decentra.ledger import chain
 from decentra.ledger.files import Files
 from decentra.ledger.log import EntryLog
 from decentra.ledger.objects import FILE_R, Objects, StoredObject, object_digest
+from decentra.ledger.sealed import seal, unseal
 from decentra.ledger.spool import Spool
 from decentra.ledger.state import OuterTensors, State, from_header
 from decentra.outer.fragments import Fragment
@@ -95,7 +96,7 @@ class Store:
                 self.save_vote(self.vote)
             return
         try:
-            data = json.loads(raw)
+            data = unseal(raw)
             self.incarnation = data.pop("incarnation")
             self.vote = Vote(**{**data, "accepted_entry": bytes.fromhex(data["accepted_entry"])})
         except (ValueError, KeyError, TypeError) as error:
@@ -104,14 +105,14 @@ class Store:
     def save_vote(self, vote: Vote) -> None:
         """Durable before it returns: only then may the answer leave."""
         data = {**dataclasses.asdict(vote), "accepted_entry": vote.accepted_entry.hex(), "incarnation": self.incarnation}
-        self.files.write("vote.json", json.dumps(data).encode())
+        self.files.write("vote.json", seal(data))
         self.vote = vote
 
     # -- this member's last offer -----------------------------------------------------------------------------------
 
     def save_offer(self, sync: int, signed: bytes) -> None:
         """Write down a root before its first byte leaves."""
-        self.files.write("offer.json", json.dumps({"sync": sync, "signed": signed.hex()}).encode())
+        self.files.write("offer.json", seal({"sync": sync, "signed": signed.hex()}))
         self._last_offer_sync = sync
 
     def last_offer_sync(self) -> int:
@@ -121,23 +122,26 @@ class Store:
     def _open_offer(self) -> None:
         raw = self.files.read("offer.json")
         try:
-            self._last_offer_sync = -1 if raw is None else int(json.loads(raw)["sync"])
+            self._last_offer_sync = -1 if raw is None else int(unseal(raw)["sync"])
         except (ValueError, KeyError, TypeError) as error:
             raise StateError("offer.json is damaged; move the state directory away and join again") from error
 
     # -- how to dial others -----------------------------------------------------------------------------------------
 
     def contacts(self) -> list[bytes]:
-        """Signed directory records kept by keep_contacts."""
+        """Signed directory records kept by keep_contacts; none where the disk changed them, for peers tell them again."""
         if self._contacts is None:
             raw = self.files.read("contacts.json")
-            self._contacts = [] if raw is None else [bytes.fromhex(signed) for signed in json.loads(raw)]
+            try:
+                self._contacts = [] if raw is None else [bytes.fromhex(signed) for signed in unseal(raw)["records"]]
+            except (ValueError, KeyError, TypeError):
+                self._contacts = []
         return self._contacts
 
     def keep_contacts(self, records: list[bytes]) -> None:
         """Keep these signed records, if there are any and they are not the ones kept."""
         if records and records != self.contacts():
-            self.files.write("contacts.json", json.dumps([signed.hex() for signed in records]).encode())
+            self.files.write("contacts.json", seal({"records": [signed.hex() for signed in records]}))
             self._contacts = records
 
     # -- the log ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 
 from decentra.config import differing_keys, run_from_bytes
-from decentra.errors import PeerError, RefusedError
+from decentra.errors import PeerError, RefusedError, SetupError
 from decentra.ledger.chain import digest
 from decentra.rounds import accept, exchange, owner, records
 from decentra.rounds.replay_cost import replay_bytes
@@ -47,6 +47,9 @@ class Server:
             return (await _ANSWERS[kind](member, sender, getattr(message, kind))).SerializeToString()
         except RefusedError:
             raise
+        except SetupError as error:
+            member.ports.note(f"a message of {sender[:8]} cannot be answered: {error}")
+            raise RefusedError(f"it cannot write to its disk: {error}") from error
         except PeerError as error:
             raise RefusedError(f"needed another peer: {error}") from error
         except (ValueError, DecodeError) as error:
