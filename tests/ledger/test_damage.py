@@ -159,7 +159,7 @@ def test_a_flipped_byte_in_any_file_is_noticed_and_the_sentence_says_what_to_do(
             if name.startswith(("incoming/", "contacts")):
                 assert read_all(files) == whole, "what can be fetched again does no harm"
                 continue
-            with pytest.raises(StateError, match="join again|come back as a newcomer"):
+            with pytest.raises(StateError, match=r"join again|come back as a newcomer"):
                 read_all(files)
 
 
@@ -182,7 +182,7 @@ def test_any_flipped_bit_of_a_sealed_file_is_noticed() -> None:
         for bit in range(8):
             changed = bytearray(raw)
             changed[at] ^= 1 << bit
-            with pytest.raises(ValueError):  # noqa: PT011 - JSON, UTF-8 and the checksum say it in their own words
+            with pytest.raises(ValueError):
                 unseal(bytes(changed))
     with pytest.raises(ValueError, match="checksum"):
         unseal(b'{"promised": 3}')
@@ -218,7 +218,7 @@ def test_threads_that_put_and_serve_the_same_objects_do_not_disturb_each_other(t
                 name = store.put_blob(blob(r), r)
                 assert store.block(store.served(name), 0) == blob(r) == store.blob(name)
                 store.keep_contacts([b"contact %d" % r])
-        except BaseException as error:  # noqa: BLE001 - told below
+        except BaseException as error:
             failed.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(4)]

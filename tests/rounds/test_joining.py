@@ -11,9 +11,14 @@ from swarm_harness import Swarm, play
 
 from decentra import build
 from decentra.codec.base import refuse_not_finite
+from decentra.errors import SetupError
 from decentra.ledger.chain import CHUNK_BYTES
+from decentra.ledger.files import MemoryFiles
+from decentra.ledger.log import EntryLog
 from decentra.rounds.pacing import PIN_S
+from decentra.transport.base import MAX_CALL_BYTES
 from decentra.types import CHUNK_ELEMENTS
+from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
 
 LIMIT_S = 900.0
 CHUNKS = 60
@@ -158,6 +163,63 @@ def test_a_snapshot_begun_that_nobody_holds_any_more_gives_way_to_the_newest():
         await swarm.close()
 
     slow_swarm(3, story, stop_syncs=0)
+
+
+def test_a_donor_whose_disk_changed_a_byte_says_so_and_others_give_the_snapshot():
+    async def story(swarm):
+        files = swarm.nodes[2].member.ports.store.files
+        for name in files.names("snapshots"):
+            if "anchor" in name:
+                files._files[name] = b"\0" + files._files[name][1:]
+        node = swarm.new_node()
+        swarm.boot(node)
+        await swarm.until(lambda: joined(node), LIMIT_S)
+        assert said(swarm, swarm.nodes[2], "cannot give an object away: snapshots/")
+        assert said(swarm, swarm.nodes[2], "is damaged on disk; move the state directory away and join again")
+        await swarm.finish(LIMIT_S)
+
+    slow_swarm(3, story, stop_syncs=4)
+
+
+def test_a_member_whose_disk_is_full_says_so_and_the_others_go_on():
+    async def story(swarm):
+        node = swarm.nodes[2]
+        files = node.member.ports.store.files
+
+        def full(name, data):
+            raise SetupError(f"cannot write {name}: the disk is full; free some space")
+
+        files.write = files.append = full
+        r = node.member.state.r
+        with pytest.raises(SetupError, match=r"cannot write (log\.bin|offer\.bin): the disk is full; free some space"):
+            await swarm.until(lambda: swarm.newest().state.sync >= 5, LIMIT_S)
+        assert node.member.state.r <= r + 1
+        node.task = None
+        swarm.kill(node)
+        await swarm.finish(LIMIT_S)
+
+    slow_swarm(3, story, stop_syncs=5)
+
+
+def test_an_answer_with_entries_of_any_size_stays_under_the_limit_of_a_call(monkeypatch):
+    monkeypatch.setattr(swarm_harness, "CHUNKS", 2)
+
+    async def story(swarm):
+        donor, node = swarm.nodes[0], swarm.nodes[1]
+        store = donor.member.ports.store
+        big = swarm_pb2.CertifiedEntry(entry=bytes(3 << 19)).SerializeToString()
+        held = [(r, big) for r in range(100, 140)]
+        monkeypatch.setattr(type(store), "oldest_entry", lambda self: 100)
+        monkeypatch.setattr(type(store), "entries", lambda self, first, limit, cap: EntryLog.entries(log, first, limit, cap))
+        log = EntryLog(MemoryFiles())
+        log._records = held
+        query = rounds_pb2.Request(entries=state_pb2.EntriesQuery(first_r=101, limit=32))
+        reply = await node.member.call(donor.peer, query, 60.0)
+        assert len(reply.entries.entries) == 2 and reply.ByteSize() <= MAX_CALL_BYTES
+        monkeypatch.undo()
+        await swarm.close()
+
+    swarm_of(2, story, rate=1e9)
 
 
 # -- pins and retention -------------------------------------------------------------------------------------------------
