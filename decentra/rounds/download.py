@@ -24,7 +24,7 @@ from decentra.wire.v1 import state_pb2
 DIGEST_BYTES = 32
 MAX_RUN_BLOCKS = 64
 RUNS_A_DONOR = 4
-RETRY_S, MAX_RETRY_S = 1.0, 15.0
+RETRY_S, MAX_RETRY_S, LOOK_AGAIN_S = 1.0, 15.0, 1.0
 STALL_RATIO = 6.0
 """A donor may say that it is alive for so many idle timeouts; then it must have given a block."""
 
@@ -97,6 +97,15 @@ class _Run:
         return (now_s - self.begun_s) / max(1, self.at - self.first)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object by its digest, and how it is cut."""
+
+    name: Digest
+    num_blocks: int
+    is_tensor: bool
+
+
 class Download:
     """What is still to come of one object, and who brings it."""
 
@@ -104,9 +113,7 @@ class Download:
         self,
         transport: Transport,
         run_id: bytes,
-        name: Digest,
-        total_blocks: int,
-        is_tensor: bool,
+        wanted: Wanted,
         place: Place,
         idle_s: float,
         digests: tuple[Digest, ...] = (),
@@ -114,11 +121,11 @@ class Download:
     ) -> None:
         """held: blocks that need not come."""
         self.digests = digests
-        self._transport, self._run_id, self._name = transport, run_id, name
-        self._total, self._is_tensor, self._place, self._idle_s = total_blocks, is_tensor, place, idle_s
-        self._waiting: deque[_Run] = deque(_runs_between(total_blocks, held))
+        self._transport, self._run_id, self._wanted = transport, run_id, wanted
+        self._place, self._idle_s = place, idle_s
+        self._waiting: deque[_Run] = deque(_runs_between(wanted.num_blocks, held))
         self._moving: list[_Run] = []
-        self._missing = total_blocks - len(set(held))
+        self._missing = wanted.num_blocks - len(set(held))
         self._moved_s = 0.0
         self._woken, self._whole = asyncio.Event(), asyncio.Event()
         self._last: PeerError | None = None
@@ -145,7 +152,7 @@ class Download:
                 each.cancel()
             await asyncio.wait([*working, whole])
         if self._missing:
-            raise self._last or PeerUnreachable("nobody", f"no donor gave object {self._name.hex()[:12]}")
+            raise self._last or PeerUnreachable("nobody", f"no donor gave object {self._wanted.name.hex()[:12]}")
 
     def _cut_up(self, num_donors: int) -> None:
         size = min(MAX_RUN_BLOCKS, -(-self._missing // (RUNS_A_DONOR * max(1, num_donors))))
@@ -158,8 +165,7 @@ class Download:
         while self._missing:
             run = self._next_run(donor)
             if run is None:
-                self._woken.clear()
-                await self._woken.wait()
+                await self._look_again()
                 continue
             try:
                 await self._pull(donor, run)
@@ -172,6 +178,15 @@ class Download:
                     return
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_RETRY_S)
+
+    async def _look_again(self) -> None:
+        """Wait until a donor is done with its run, or turns out to be slow."""
+        self._woken.clear()
+        try:
+            async with asyncio.timeout(LOOK_AGAIN_S):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
 
     def _next_run(self, donor: PeerId) -> _Run | None:
         """The next run; where none waits, the later half of the longest under way, if this donor brings it sooner; else None."""
@@ -191,16 +206,15 @@ class Download:
         return run
 
     async def _pull(self, donor: PeerId, run: _Run) -> None:
-        request = state_pb2.PullRequest(run_id=self._run_id, object_digest=self._name, first_block=run.at, num_blocks=run.end - run.at)
-        stream = pull_blocks(
-            self._transport, donor, request, self._total, self._name, self._is_tensor, self._idle_s, self.digests
-        )
+        what, blocks = self._wanted, run.end - run.at
+        request = state_pb2.PullRequest(run_id=self._run_id, object_digest=what.name, first_block=run.at, num_blocks=blocks)
+        stream = pull_blocks(self._transport, donor, request, what.num_blocks, what.name, what.is_tensor, self._idle_s, self.digests)
         async with aclosing(stream):
             async for number, data, digests in stream:
                 self.digests = digests
-                run.at = number + 1
                 self._moved_s = asyncio.get_running_loop().time()
                 await self._place(number, data)
+                run.at = number + 1
                 self._missing -= 1
                 if not self._missing:
                     self._whole.set()
@@ -226,7 +240,7 @@ async def pull_object(
         buffer[number * FILE_BLOCK_BYTES : number * FILE_BLOCK_BYTES + len(data)] = data
         flow.moved(len(data), asyncio.get_running_loop().time())
 
-    await Download(transport, run_id, name, -(-size_bytes // FILE_BLOCK_BYTES), False, place, idle_s).run(peers, retry)
+    await Download(transport, run_id, Wanted(name, -(-size_bytes // FILE_BLOCK_BYTES), False), place, idle_s).run(peers, retry)
     if len(buffer) != size_bytes or object_digest(buffer) != name:
         raise PeerFault(peers[0] if peers else "nobody", f"object {name.hex()[:12]} has not {size_bytes} bytes")
     return bytes(buffer)

@@ -21,7 +21,7 @@ from decentra.ledger.spool import Spool
 from decentra.ledger.state import OuterTensors, from_header
 from decentra.ledger.store import Snapshot
 from decentra.rounds import records
-from decentra.rounds.download import Download
+from decentra.rounds.download import Download, Wanted
 from decentra.rounds.ports import Ports, Run, call, meet
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
@@ -157,7 +157,7 @@ async def _fill_tensor(ports: Ports, run: Run, flat: torch.Tensor, root: Digest,
             await ports.run_blocking(keep, number, data)
 
         blocks = num_blocks(len(target) // CHUNK_ELEMENTS)
-        download = Download(ports.transport, run.run_id, root, blocks, True, place, source.idle_s, digests, held)
+        download = Download(ports.transport, run.run_id, Wanted(root, blocks, True), place, source.idle_s, digests, held)
         await download.run(holding, retry=True)
 
 

@@ -95,7 +95,7 @@ def keep_snapshot(store: Store, r: int) -> None:
 
 def main(folder: Path) -> None:
     store = Store.open(DiskFiles(folder), lambda: 1)
-    r = max((held + 1 for held, _ in store.entries(store.oldest_entry(), 10**9)), default=0)
+    r = max([0, *store.snapshots(), *(held + 1 for held, _ in store.entries(store.oldest_entry(), 10**9))])
     if r and r % SNAPSHOT_EVERY == 0:
         keep_snapshot(store, r)  # the kill may have come before it
     while True:

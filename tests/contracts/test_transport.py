@@ -48,7 +48,7 @@ class Echo:
                 raise RefusedError("no such block")
             for index in range(int(count or 1)):
                 self.num_frames_sent += 1
-                yield bytes([index % 256]) * (FRAME_BYTES + 1 if kind == b"large" else 1000)
+                yield bytes([index % 256]) * {b"large": FRAME_BYTES + 1, b"sparse": index % 2}.get(kind, 1000)
                 if kind == b"stall":
                     await asyncio.sleep(60)
                 await asyncio.sleep(0)
@@ -107,6 +107,13 @@ def run(request: pytest.FixtureRequest) -> Callable[[Callable[[Pair], Awaitable[
             await pair.b.close()
 
     return lambda body: asyncio.run(main(body))
+
+
+def test_an_empty_frame_arrives_as_one(run) -> None:
+    async def body(pair: Pair) -> None:
+        assert await pair.pulled(b"sparse 4") == [b"", b"\1", b"", b"\3"]
+
+    run(body)
 
 
 def test_a_call_is_answered_and_its_sender_known(run) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from decentra.errors import PeerError, PeerFault, PeerTimeout, RefusedError
 from decentra.ledger.chain import bytes_block, tree
-from decentra.rounds.download import STALL_RATIO, Download, digest_frames
+from decentra.rounds.download import STALL_RATIO, Download, Wanted, digest_frames
 from decentra.sim import clock
 from decentra.transport.base import Contact
 from decentra.transport.memory import MemoryNetwork, MemoryTransport
@@ -61,7 +61,7 @@ class Pulling:
         self.placed.append(number)
 
     async def pull(self, retry=False, held=(), idle_s=10.0):
-        download = Download(self.joiner, b"run", NAME, len(BLOCKS), False, self.place, idle_s, held=held)
+        download = Download(self.joiner, b"run", Wanted(NAME, len(BLOCKS), False), self.place, idle_s, held=held)
         await download.run([donor.transport.peer for donor in self.donors], retry)
         await self.close()
 
@@ -169,6 +169,42 @@ def test_what_goes_wrong_at_home_ends_the_download_at_once():
         with pytest.raises(OSError, match="the disk is full"):
             await pulling.pull(retry=True)
         await pulling.close()
+
+    clock.run(main())
+
+
+def test_a_donor_that_turns_out_slow_is_helped_before_its_run_ends():
+    async def main():
+        pulling = Pulling([1e6, 1e6])
+        pulling.joiner._shaper.delay_s = 0.0
+        slow = pulling.donors[1].transport._shaper.up
+        asyncio.get_running_loop().call_later(0.2, setattr, slow, "rate_bytes_per_s", 2e3)
+        download = Download(pulling.joiner, b"run", Wanted(NAME, len(BLOCKS), False), pulling.place, 60.0)
+        start = asyncio.get_running_loop().time()
+        await download.run([donor.transport.peer for donor in pulling.donors], True)
+        took_s = asyncio.get_running_loop().time() - start
+        # One block of the slow donor takes 25 s, its run of 5 took 125 s.
+        assert sorted(pulling.placed) == list(range(40)) and took_s < 80.0
+        await pulling.close()
+
+    clock.run(main())
+
+
+def test_a_block_that_cannot_be_placed_comes_from_another_donor():
+    async def main():
+        pulling = Pulling([1e6, 1e6])
+        refused = []
+        honest = pulling.place
+
+        async def place(number, data):
+            if number == 5 and not refused:
+                refused.append(number)
+                raise PeerFault("donor0", "its length does not fit")
+            await honest(number, data)
+
+        pulling.place = place
+        await pulling.pull()
+        assert refused == [5] and sorted(pulling.placed) == list(range(40))
 
     clock.run(main())
 
