@@ -13,9 +13,11 @@ from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import Part, next_members
 from decentra.rounds import leases
 from decentra.rounds.contribute import sits_out
+from decentra.rounds.flows import names
 from decentra.rounds.offers import Offer, close_deadline_s, gathered, half_offered, heartbeat_period_s, held_everywhere
 from decentra.rounds.owner import owned
 from decentra.rounds.partition import next_parts, owners_of
+from decentra.rounds.status import link_says
 from decentra.rounds.view import admissible, next_view_stands, overdue
 from decentra.types import PeerId
 
@@ -61,9 +63,11 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
     if awaited:
         steps = [(member.beats[p].num_steps - member.beats[p].steps_done, p) for p in awaited if p in member.beats]
         behind = max(steps, default=(0, awaited[0]))
-        member.wait(f"offers of {len(awaited)} members; {behind[1][:8]} has {behind[0]} steps to go")
+        member.wait(f"offers of {names(tuple(awaited))}", f"{behind[1][:8]} has {behind[0]} steps to go")
     elif unheld:
-        member.wait(f"owners to hold the parts of {', '.join(p[:8] for p in unheld)}")
+        roots = [member.book.offers[sender].root for sender in unheld]
+        lacking = dict.fromkeys(p.owner for p in parts if any(root not in held.get(p.owner, ()) for root in roots))
+        member.wait(f"owners to hold the parts of {names(tuple(unheld))}: {names(tuple(lacking))}", link_says(member))
     return parts, ready, not awaited and not unheld
 
 

@@ -14,7 +14,9 @@ from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
 from decentra.rounds import accept, ballot, compose, exchange, owner, records
 from decentra.rounds.bounds import MAX_PHASE_CHARS
+from decentra.rounds.flows import names
 from decentra.rounds.offers import Offer
+from decentra.rounds.status import link_says
 from decentra.rounds.view import is_quorum
 from decentra.types import PeerId
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
@@ -214,7 +216,7 @@ async def _reduced(
         parts=records.to_parts(parts),
         offers=[records.to_signed(o.signed) for o in offers],
     )
-    member.wait(f"the reductions of {len(owners)} owners")
+    member.wait(f"the reductions of {names(tuple(owners))}", link_says(member))
     size = exchange.entry_bytes_expected(member)
 
     async def ask(peer: PeerId) -> list[Sum]:
@@ -281,6 +283,7 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
     while not is_quorum(state.members, votes):
         if all(task.done() for task in asked) or _gone(member, state.r, attempt):
             raise _Conceded(f"no quorum of votes: {'; '.join(refusals)}", max(promised))
+        member.wait(f"votes of {names(tuple(p for p in state.peers() if p not in votes))}", link_says(member))
         await member.changed.wait(member.period_s())
     certificate = ballot.Certificate(state.r, attempt, entry_digest(entry), tuple(votes[p] for p in sorted(votes)))
     return swarm_pb2.CertifiedEntry(entry=entry, certificate=records.certificate_bytes(certificate)).SerializeToString()

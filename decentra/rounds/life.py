@@ -8,6 +8,7 @@ from decentra.errors import PeerError, PeerUnreachable
 from decentra.rounds import catchup, contribute, exchange, lead, owner
 from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
+from decentra.rounds.status import waiting_sentence
 from decentra.rounds.view import dialable_shortage, leader_order
 from decentra.types import PeerId
 
@@ -98,7 +99,7 @@ async def _refresh_contacts(member: Member) -> None:
 
 
 async def _speak_up(member: Member) -> None:
-    """Nothing waits silently: after 5 s say for whom and in which phase, then ever more rarely."""
+    """Nothing waits silently: after 5 s say for whom, in which phase, for how many bytes at what rate, then ever more rarely."""
     said, gap, warned = "", SPEAK_UP_AFTER_S, ""
     while True:
         await asyncio.sleep(1.0)
@@ -111,5 +112,6 @@ async def _speak_up(member: Member) -> None:
         if member.waiting_for != said:
             gap = SPEAK_UP_AFTER_S
         if waited >= gap:
-            member.ports.note(f"entry {member.state.r}, sync {member.state.sync}: waiting for {member.waiting_for} since {waited:.0f} s")
+            what = waiting_sentence(member, SPEAK_UP_AFTER_S / 2)
+            member.ports.note(f"entry {member.state.r}, sync {member.state.sync}: waiting since {waited:.0f} s for {what}")
             said, gap = member.waiting_for, 2 * waited

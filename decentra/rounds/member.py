@@ -29,6 +29,7 @@ from decentra.rounds.chase import Chases
 from decentra.rounds.fetch import Fetcher
 from decentra.rounds.moves import Moves
 from decentra.rounds.offers import Offer, OfferBook, offer_fault
+from decentra.rounds.pacing import RoundTrip
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
 from decentra.rounds.residuals import Residuals
@@ -55,6 +56,7 @@ class Member:
         self.sits_out_sync = ports.store.last_offer_sync()
         self.takes_over: tuple[Part, ...] = ()
         self.failing: set[PeerId] = set()
+        self.detours: dict[PeerId, float] = {}
         self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments))
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
@@ -68,9 +70,9 @@ class Member:
         self.history: deque[RoundReport] = deque(maxlen=HISTORY_ENTRIES)
         self.last_certified: bytes = b""
         self.marks: dict[str, float] = {}
-        self.waiting_for = "the first entry"
+        self.waiting_for, self.waiting_detail = "the first entry", ""
         self.waiting_since_s = self.now()
-        self.rtt_s = 0.1
+        self.trip = RoundTrip()
         self.heldout_loss: dict[int, float] = {}
         self.train_loss: dict[int, float] = {}
         self.compute_s = 0.0
@@ -107,7 +109,7 @@ class Member:
 
     def period_s(self) -> float:
         """Heartbeat period: four control round trips at least."""
-        return max(PERIOD_FLOOR_S, 4 * self.rtt_s)
+        return max(PERIOD_FLOOR_S, 4 * self.trip.now_s)
 
     def silence_s(self) -> float:
         """How long without a word counts as silence."""
@@ -136,8 +138,9 @@ class Member:
         hidden = set() if self.me.dialable else {m.peer for m in self.state.members if not m.dialable}
         return [peer for peer in dict.fromkeys(peers) if peer and peer != self.peer and peer not in hidden]
 
-    def wait(self, what: str) -> None:
-        """Say what is being waited for now."""
+    def wait(self, what: str, detail: str = "") -> None:
+        """Say for what and whom this member waits now. A detail may change while the wait stays the same."""
+        self.waiting_detail = detail
         if what != self.waiting_for:
             self.waiting_for, self.waiting_since_s = what, self.now()
 
@@ -253,19 +256,20 @@ class Member:
         return True
 
     def _take_over(self, snapshot: Snapshot, tensors: OuterTensors) -> None:
-        self.ports.store.restart_log()
+        # A crash in between leaves the snapshot and a log that ends before it.
         self.ports.store.save_snapshot(snapshot, tensors, self.run.machine.fragments)
+        self.ports.store.restart_log()
         self.tensors.anchor.copy_(tensors.anchor)
         self.tensors.momentum.copy_(tensors.momentum)
 
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
-        self.state, self.hash, self.last_certified = state, state_hash, certified
+        before, self.state, self.hash, self.last_certified = self.state, state, state_hash, certified
         if entry.sync is not None:
             self.carried.decided(self.own is not None and self.own.root in {c.root for c in entry.counted})
         if not self.in_view():
             self.carried.restart()
         self.mark("applied")
-        self.history.append(report_of(self, entry, ballot))
+        self.history.append(report_of(self, before, entry, ballot))
         self._turn(entry.sync is not None)
 
     def _turn(self, new_sync: bool) -> None:

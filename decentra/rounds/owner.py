@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -12,18 +13,20 @@ from decentra.ledger.entry import Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
 from decentra.rounds import exchange, records
-from decentra.rounds.fetch import pull_blocks
+from decentra.rounds.download import pull_blocks
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution, parts_to_hold
 from decentra.rounds.reduction import not_finite, reduce
 from decentra.rounds.validate import close_fault
-from decentra.types import Digest, PeerId
+from decentra.types import BLOCK_CHUNKS, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
 
 if TYPE_CHECKING:
     import torch
 
     from decentra.rounds.member import Member
+
+DETOUR_SILENCES = 15
 
 
 def owned(member: Member) -> list[Part]:
@@ -59,9 +62,14 @@ async def _pull_offer(member: Member, offer: Offer) -> None:
 async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> None:
     """Hold the blocks of these parts of a contribution. Raises PeerError."""
     for part in parts:
+        if member.now() < member.detours.get(offer.sender, -math.inf):
+            await _pull_around(member, offer, part)
+            continue
         try:
             await _pull_part(member, offer, part, offer.sender)
         except PeerError:
+            # A silence is dear: for a while the way round is the first one tried.
+            member.detours[offer.sender] = member.now() + DETOUR_SILENCES * member.silence_s()
             await _pull_around(member, offer, part)
 
 
@@ -89,16 +97,20 @@ async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, r
     start, size = member.now(), 0
     blocks = num_blocks(offer.num_chunks)
     chunk_bytes = member.run.machine.codecs[offer.codec].chunk_bytes
-    stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, member.silence_s())
-    async with aclosing(stream):
-        async for number, data, digests in stream:
-            if member.book.offers.get(offer.sender) is not offer:
-                return
-            rows = block_slice(number, 1, offer.num_chunks)
-            if len(data) != (rows.stop - rows.start) * chunk_bytes:
-                raise PeerFault(source, f"block {number} of a contribution has {len(data)} bytes")
-            member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
-            size += len(data)
+    idle_s = member.fetcher.idle_s(BLOCK_CHUNKS * chunk_bytes)
+    stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, idle_s)
+    to_come = min(len(wanted) * BLOCK_CHUNKS, offer.num_chunks) * chunk_bytes
+    with member.ports.flows.flow(f"parts of sync {offer.sync}", (source,), to_come, start) as flow:
+        async with aclosing(stream):
+            async for number, data, digests in stream:
+                if member.book.offers.get(offer.sender) is not offer:
+                    return
+                rows = block_slice(number, 1, offer.num_chunks)
+                if len(data) != (rows.stop - rows.start) * chunk_bytes:
+                    raise PeerFault(source, f"block {number} of a contribution has {len(data)} bytes")
+                member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
+                size += len(data)
+                flow.moved(len(data), member.now())
     member.fetcher.saw(size, member.now() - start)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,17 @@ from decentra.transport.memory import MemoryNetwork, MemoryTransport
 from decentra.transport.shaper import Shaper
 from decentra.types import PeerId
 from decentra.wire.v1 import swarm_pb2
+
+
+class WitnessedStore(Store):
+    """A store whose swarm sees what it logs. One swarm plays at a time."""
+
+    __slots__ = ()
+    witness: Callable[[int, bytes], None]
+
+    def append(self, r: int, certified: bytes) -> None:
+        super().append(r, certified)
+        WitnessedStore.witness(r, certified)
 
 
 @dataclass
@@ -79,11 +91,12 @@ class Swarm:
         node.boots += 1
         rng = random.Random(f"{self.seed}/{node.number}/{node.boots}")
         server = Server()
+        WitnessedStore.witness = self.witness
         node.transport = MemoryTransport(self.network, node.peer, server, Shaper.of_link(self.rate, DELAY_S), node.dialable)
         ports = Ports(
             transport=node.transport,
             directory=MemoryDirectory(self.board),
-            store=Store.open(node.files, lambda: rng.getrandbits(62)),
+            store=WitnessedStore.open(node.files, lambda: rng.getrandbits(62)),
             signer=IdentitySigner(node.identity),
             verifier=self.verifier,
             trainer=None,  # type: ignore[arg-type]
@@ -275,6 +288,12 @@ class Swarm:
                 f"{' gone' if node.gone else ''}"
             )
         return "; ".join(lines)
+
+    def witness(self, r: int, certified: bytes) -> None:
+        """See every entry when a node logs it: the log forgets what no snapshot needs."""
+        entry = swarm_pb2.CertifiedEntry.FromString(certified).entry
+        if self.entries.setdefault(r, entry) != entry:
+            self.faults.append(f"two entries {r}")
 
     # -- invariants -------------------------------------------------------------------------------------------------
 
