@@ -43,10 +43,10 @@ def kind_of(request: bytes) -> str:
     """The kind of a request, by its top-level tags alone. Raises ValueError where they are not those of one request."""
     kinds, at, fields = [], 0, 0
     while at < len(request) and fields < MAX_FIELDS:
-        tag, at = _varint(request, at)
-        size, at = _varint(request, at)
+        tag, after = _varint(request, at)
         if tag & 7 != LENGTH_DELIMITED:
             break
+        size, at = _varint(request, after)
         kinds += [_KIND_OF[tag >> 3]] if tag >> 3 in _KIND_OF else []
         at, fields = at + size, fields + 1
     if at != len(request) or len(kinds) != 1:
