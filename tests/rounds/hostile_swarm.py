@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from hostile_messages import IN_TRAFFIC, Case, Keys, by_hand, changed, fitted, header_of
 from swarm_harness import Swarm
 
@@ -34,10 +35,13 @@ class Tap:
         self.donates_lies = False
 
     async def on_call(self, sender: str, request: bytes) -> bytes:
-        message = rounds_pb2.Request.FromString(request)
+        try:
+            message = rounds_pb2.Request.FromString(request)
+        except DecodeError:
+            return bytes(await self.server.on_call(sender, request))
         kind = message.WhichOneof("kind")
         self.stage.seen[kind] = message
-        if cases := self.stage.copies.get(kind):
+        if (cases := self.stage.copies.get(kind)) and sender != self.stage.stranger.peer:
             await self.stage.feed_copy(self, sender, message, cases.pop())
         reply: bytes = await self.server.on_call(sender, request)
         answer = rounds_pb2.Reply.FromString(reply)
@@ -190,7 +194,7 @@ class Stage:
         if answer.WhichOneof("kind") == "promise":
             try:
                 promise = rounds_pb2.Reply.FromString(data).promise
-            except Exception:
+            except DecodeError:
                 return data
             # A voter that hides or invents what it accepted can fork the run: who votes is a question of admission.
             is_other = (promise.accepted_ballot, promise.accepted_entry) != (answer.promise.accepted_ballot, answer.promise.accepted_entry)
@@ -261,6 +265,6 @@ def _is_a_voters_lie(member: Any, sender: str, data: bytes) -> bool:
     """A leader that proposes two good entries in one ballot can fork the run: who votes is a question of admission."""
     try:
         message = rounds_pb2.Request.FromString(data)
-    except Exception:
+    except DecodeError:
         return False
     return message.WhichOneof("kind") == "proposal" and accept.judged(member, message.proposal.entry)[0] is not None

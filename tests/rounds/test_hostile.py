@@ -43,7 +43,7 @@ def hostile(num_cases: int, size: int) -> Callable[[Any], Any]:
         max_examples=num_cases // size, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
     )  # fmt: skip
-    return lambda test: rules(given(st.lists(cases(), min_size=size, max_size=size))(test))
+    return lambda test: rules(given(st.lists(cases(), min_size=size, max_size=size, unique=True))(test))
 
 
 def fed(batch: list[Case]) -> None:
