@@ -16,7 +16,7 @@ from decentra.ledger.state import Member, OuterTensors, Part, State
 from decentra.ledger.store import object_digest
 from decentra.outer.layout import Layout
 from decentra.rounds.leases import settle
-from decentra.rounds.validate import entry_fault
+from decentra.rounds.validate import close_fault, entry_fault
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS
 
 RUN_ID, HASH = b"r" * 16, b"h" * 32
@@ -204,3 +204,20 @@ def test_whatever_passes_can_be_applied_or_names_a_blob_of_another_size() -> Non
     with pytest.raises(KeyError):
         apply(MACHINE, STATE, after, GOOD, {}.__getitem__)
     assert torch.equal(before.anchor, after.anchor) and torch.equal(before.momentum, after.momentum)
+
+
+@pytest.mark.parametrize(
+    ("roots", "parts", "reason"),
+    [
+        ([], [Part(0, 2, "alice")], "the close names 0 roots"),
+        ([b"a", b"a"], [Part(0, 2, "alice")], "or one twice"),
+        ([bytes([n]) for n in range(5)], [Part(0, 2, "alice")], "names 5 roots, or one twice, in a view of 4"),
+        ([b"a"], [Part(0, 1, "alice")], "do not tile 2 blocks"),
+        ([b"a"], [Part(0, 1, "alice"), Part(0, 2, "bob")], "do not tile 2 blocks"),
+        ([b"a"], [Part(0, 2**63, "alice"), Part(2**63, 2**63, "bob")], "do not tile 2 blocks"),
+        ([b"a"], [Part(0, 1, "alice"), Part(1, 1, "zoe")], "name an owner that is no member"),
+    ],
+)
+def test_a_close_over_absurd_roots_or_parts_is_reduced_by_nobody(roots: list[bytes], parts: list[Part], reason: str) -> None:
+    assert close_fault(MACHINE, STATE, [b"a", b"b"], [Part(0, 1, "alice"), Part(1, 1, "dave")]) == ""
+    assert reason in close_fault(MACHINE, STATE, roots, parts)
