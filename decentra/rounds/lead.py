@@ -11,7 +11,7 @@ from decentra.ledger.chain import entry_digest
 from decentra.ledger.entry import Counted, Sum
 from decentra.ledger.state import Part
 from decentra.rounds import accept, ballot, compose, exchange, owner, records
-from decentra.rounds.bounds import MAX_PHASE_CHARS
+from decentra.rounds.bounds import MAX_LIST, MAX_PHASE_CHARS
 from decentra.rounds.offers import Offer
 from decentra.rounds.view import is_quorum
 from decentra.types import PeerId
@@ -180,6 +180,8 @@ async def _close(member: Member, attempt: int, parts: tuple[Part, ...], offers: 
             report = (await member.call(peer, rounds_pb2.Request(close=close), member.patience_s(size))).report
         if report.close_digest != records.close_digest(close):
             raise _Conceded(f"owner {peer[:8]} reported another close")
+        if len(report.sums) > len(parts) or sum(len(each.terms) for each in report.sums) > MAX_LIST:
+            raise _Conceded(f"owner {peer[:8]} reported {len(report.sums)} sums for a map of {len(parts)} parts")
         return list(records.of_sums(report.sums))
 
     try:

@@ -10,12 +10,11 @@ import pytest
 import torch
 from swarm_harness import Swarm, play
 
-from decentra.errors import RefusedError
+from decentra.errors import PeerFault, RefusedError
 from decentra.identity.keys import Identity
 from decentra.identity.signing import IdentitySigner
 from decentra.ledger.chain import digest
-from decentra.rounds import bounds, contribute, records
-from decentra.rounds.chase import Chases
+from decentra.rounds import bounds, contribute, exchange, records
 from decentra.rounds.view import MAX_ANNOUNCED_SAMPLES, leader_order
 from decentra.wire.v1 import rounds_pb2, state_pb2
 
@@ -205,21 +204,6 @@ def test_a_stranger_does_not_move_a_lonely_member_to_another_attempt():
 # -- being ahead --------------------------------------------------------------------------------------------------------
 
 
-def test_who_led_nowhere_is_believed_later_each_time_and_who_led_on_at_once():
-    chases = Chases()
-    assert chases.believes("a", 0.0)
-    chases.ended("a", False, 10.0, 4.0)
-    assert not chases.believes("a", 13.9) and chases.believes("a", 14.0) and chases.believes("b", 10.0)
-    for _ in range(9):
-        chases.ended("a", False, 20.0, 4.0)
-    assert not chases.believes("a", 20.0 + 63.9) and chases.believes("a", 20.0 + 64.0)
-    chases.ended("a", True, 20.0, 4.0)
-    assert chases.believes("a", 20.0)
-    chases.ended("b", False, 20.0, 4.0)
-    chases.keep_only(["a"])
-    assert chases.vain == {}
-
-
 def test_a_member_that_says_it_is_ahead_again_and_again_is_chased_ever_more_rarely():
     async def story(swarm):
         liar, victim = swarm.nodes[2], swarm.nodes[1]
@@ -306,11 +290,20 @@ def test_status_is_made_anew_only_so_often_and_strangers_hand_on_no_records():
     swarm_of(3, story)
 
 
-def test_a_request_names_one_kind_and_is_weighed_by_it():
-    query = rounds_pb2.Request(run_id=b"r" * 16, head=state_pb2.HeadQuery()).SerializeToString()
-    assert bounds.kind_of(query) == "head"
-    assert bounds.kind_of(rounds_pb2.Request(close=rounds_pb2.Close(roots=[b"x" * 300])).SerializeToString()) == "close"
-    for broken in (b"", b"\x0a\x01r", query + query, query[:-1] + b"\x05", query + b"\x08\x01", b"\xff" * 20, query + b"\x4a"):
-        with pytest.raises(ValueError, match="are not one request"):
-            bounds.kind_of(broken)
-    assert bounds.max_request_bytes("close", 4) == bounds.BASE_BYTES + 4 * bounds.MAX_OFFER_BYTES > bounds.max_request_bytes("close", 3)
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (rounds_pb2.Reply(head=state_pb2.Head(r=5)), "its reply to a heartbeat is a head"),
+        (rounds_pb2.Reply(), "its reply to a heartbeat is a None"),
+        (rounds_pb2.Reply(heartbeat=rounds_pb2.HeartbeatReply(heard=[""] * 200_000)), "to a heartbeat is over the limit of"),
+    ],
+)
+def test_a_reply_of_another_kind_or_size_is_its_senders_fault(reply, words):
+    async def story(swarm):
+        asker, liar = swarm.member(1), swarm.nodes[2]
+        handler = Lying(liar, lambda sender, message, true: reply)
+        with pytest.raises(PeerFault, match=words):
+            await asker.call(liar.peer, exchange.heartbeat(asker), 5.0)
+        liar.transport.handler = handler.server
+
+    swarm_of(3, story)
