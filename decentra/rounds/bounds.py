@@ -5,6 +5,8 @@ A refusal is a sentence; "" where the message may be read on. What each kind may
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 from decentra.ledger.state import State
 from decentra.transport.base import MAX_CALL_BYTES
 from decentra.types import PeerId
@@ -96,7 +98,9 @@ def reply_fault(kind: str, reply: bytes, num_members: int) -> str:
 
 def lists_fault(entry: swarm_pb2.Entry) -> str:
     """Why an entry is not made into plain values: they cost many times the bytes they came in."""
-    outer = (entry.counted, entry.sums, entry.heard, entry.admitted, entry.removed, entry.returned, entry.granted, entry.next_parts)
+    outer: tuple[Sized, ...] = (
+        entry.counted, entry.sums, entry.heard, entry.admitted, entry.removed, entry.returned, entry.granted, entry.next_parts,
+    )  # fmt: skip
     size = max(map(len, outer))
     if size <= MAX_LIST:
         leases = sum(len(lease.intervals) for lease in (*entry.returned, *entry.granted))
