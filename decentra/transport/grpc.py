@@ -22,6 +22,8 @@ from decentra.transport.grpc_service import Counters, SwarmService
 from decentra.transport.shaper import Shaper
 from decentra.types import PeerId
 
+MAX_CONTACTS = 4096
+
 
 class GrpcTransport:
     """`Transport` of one node over gRPC. Made by `start`; `port` is the one it listens on."""
@@ -103,6 +105,8 @@ class GrpcTransport:
         former = self._links.get(contact.peer)
         if former is not None and former.contact == contact:
             return  # directory records are read again and again: working connections stay
+        if former is None and len(self._links) >= MAX_CONTACTS:
+            return  # whoever shows a record is remembered here: a crowd may not take all memory
         self._links[contact.peer] = PeerLink(contact, self._tls)
         if former is not None:
             closing = asyncio.get_running_loop().create_task(former.close())

@@ -15,6 +15,8 @@ from decentra.transport.in_flight import InFlight
 
 RUN_ID, TOKEN = b"r" * 16, b"t" * 16
 LIMIT_S = 60.0
+FRAMES = 400
+"""Of one pull: many more than the window of a stream, which grows with its rate."""
 
 
 class Generous:
@@ -68,35 +70,51 @@ async def until(condition: object) -> None:
 
 async def one_frame(transport: GrpcTransport, peer: str, held: list[AsyncIterator[bytes]]) -> None:
     """Read one frame of many, and stop."""
-    frames = transport.pull(peer, b"64", LIMIT_S)
+    frames = transport.pull(peer, str(FRAMES).encode(), LIMIT_S)
     held.append(frames)
     assert len(await anext(frames)) == FRAME_BYTES
 
 
-def test_half_open_pulls_of_one_peer_are_bounded_ended_and_felt_by_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_open_pulls_of_one_peer_are_bounded_and_felt_by_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_service, "PULLS_A_PEER", (4, 3))
-    monkeypatch.setattr(grpc_service, "STALL_S", 2.0)
 
     async def main() -> None:
         handler = Generous()
         server, hostile, honest = await three(handler)
         held: list[AsyncIterator[bytes]] = []
-        reading = [asyncio.ensure_future(one_frame(hostile, server.peer, held)) for _ in range(4)]
-        await asyncio.gather(*reading)
+        await asyncio.gather(*(one_frame(hostile, server.peer, held) for _ in range(4)))
         waiting = [asyncio.ensure_future(one_frame(hostile, server.peer, held)) for _ in range(3)]
         await until(lambda: server._service.pulls.open(hostile.peer) == 7)
         with pytest.raises(PeerFault, match=f"7 pulls of {hostile.peer[:8]} are open here already"):
             await one_frame(hostile, server.peer, held)
-        given, most = handler.frames, handler.most
-        assert most == 4 and given <= 4 * 16, "no more frames are made than a peer has taken, but for a window"
+        assert handler.most == 4 and handler.frames < 2 * FRAMES, "no more frames are made than a peer takes, but for a window"
         assert [len(frame) async for frame in honest.pull(server.peer, b"20", LIMIT_S)] == [FRAME_BYTES] * 20
-        await until(lambda: server._service.pulls.open(hostile.peer) == 0)
-        assert handler.running == 0 and server._service.pulls._lanes == {}
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         for frames in held:
             await frames.aclose()  # type: ignore[attr-defined]
+        await until(lambda: server._service.pulls._lanes == {})
+        assert handler.running == 0
+        for each in (hostile, honest, server):
+            await each.close()
+
+    asyncio.run(main())
+
+
+def test_a_puller_that_takes_no_more_frames_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_service, "STALL_S", 1.0)
+
+    async def main() -> None:
+        handler = Generous()
+        server, hostile, honest = await three(handler)
+        held: list[AsyncIterator[bytes]] = []
+        await one_frame(hostile, server.peer, held)
+        await until(lambda: server._service.pulls.open(hostile.peer) == 0)
+        assert handler.running == 0 and handler.frames < FRAMES
+        with pytest.raises(PeerFault, match="no frame was taken for 1 s"):
+            async for _ in held[0]:
+                pass
         for each in (hostile, honest, server):
             await each.close()
 
