@@ -66,6 +66,10 @@ class Objects:
         if known is not None:
             self._files.remove(name if superseded else known.path)
 
+    def names(self) -> list[Digest]:
+        """Digests of all objects held, in order."""
+        return sorted(self._known)
+
     def has(self, name: Digest) -> bool:
         """Whether an object is held."""
         return name in self._known

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from decentra.codec.base import block_slice
-from decentra.errors import PeerError, PeerUnreachable
+from decentra.errors import PeerError, PeerFault, PeerUnreachable
 from decentra.ledger.entry import Entry
 from decentra.rounds.download import pull_object
 from decentra.types import FILE_BLOCK_BYTES, Digest, PeerId
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 FIRST_RATE_BYTES_PER_S = 1e6
 """Of a link whose rate nobody told."""
 
+SHUNNED_SILENCES = 15
+
 
 class Fetcher:
     """Brings the blobs of entries, each at most once at a time, and knows the rate of this node's link."""
@@ -25,6 +28,7 @@ class Fetcher:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._running: dict[Digest, asyncio.Task[None]] = {}
+        self._silent_until_s: dict[PeerId, float] = {}
         self.rate_bytes_per_s = float(member.me.down_bytes_per_s or FIRST_RATE_BYTES_PER_S)
 
     def saw(self, num_bytes: int, seconds: float) -> None:
@@ -35,6 +39,14 @@ class Fetcher:
     def idle_s(self, frame_bytes: int) -> float:
         """How long without a frame of that size is silence: one that is on its way at the rate now seen is none."""
         return self._member.silence_s() + 4 * frame_bytes / self.rate_bytes_per_s
+
+    def is_silent(self, peer: PeerId) -> bool:
+        """Whether a pull from a peer ended in silence lately: then others are asked first, for a silence is dear."""
+        return self._member.now() < self._silent_until_s.get(peer, -math.inf)
+
+    def was_silent(self, peer: PeerId) -> None:
+        """Note that a pull from a peer ended in silence."""
+        self._silent_until_s[peer] = self._member.now() + SHUNNED_SILENCES * self._member.silence_s()
 
     async def blobs_of(self, entry: Entry, holders: Sequence[PeerId]) -> None:
         """Hold every blob that an entry names. Raises PeerError where nobody gives one."""
@@ -50,7 +62,7 @@ class Fetcher:
             for term in total.terms:
                 if not member.ports.store.has(term.blob):
                     order = member.within_reach((owner_of.get(total.first_block, ""), *holders, *member.state.peers()))
-                    pulls.append(self._once(term.blob, size, order, entry.r))
+                    pulls.append(self._once(term.blob, size, sorted(order, key=self.is_silent), entry.r))
         await asyncio.gather(*pulls)
 
     async def _once(self, name: Digest, size: int, order: list[PeerId], r: int) -> None:
@@ -81,6 +93,8 @@ class Fetcher:
                     data = await pull_object(member.ports.transport, member.run.run_id, (peer,), name, size, idle_s, flow, retry=False)
             except PeerError as error:
                 last = error
+                if not isinstance(error, PeerFault):
+                    self.was_silent(peer)
                 continue
             self.saw(size, member.now() - start)
             await member.ports.run_blocking(member.ports.store.put_blob, data, r)

@@ -13,7 +13,7 @@ from decentra.ledger.entry import Counted, Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
 from decentra.rounds import accept, ballot, compose, exchange, owner, records
-from decentra.rounds.bounds import MAX_PHASE_CHARS
+from decentra.rounds.bounds import MAX_LIST, MAX_PHASE_CHARS
 from decentra.rounds.flows import names
 from decentra.rounds.offers import Offer
 from decentra.rounds.status import link_says
@@ -226,6 +226,8 @@ async def _reduced(
             report = (await member.call(peer, rounds_pb2.Request(close=close), member.patience_s(size))).report
         if report.close_digest != records.close_digest(close):
             raise _Conceded(f"owner {peer[:8]} reported another close")
+        if len(report.sums) > len(parts) or sum(len(each.terms) for each in report.sums) > MAX_LIST:
+            raise _Conceded(f"owner {peer[:8]} reported {len(report.sums)} sums for a map of {len(parts)} parts")
         return list(records.of_sums(report.sums))
 
     sums: list[Sum] = []

@@ -22,7 +22,7 @@ from decentra.ledger.entry import Entry
 from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import OuterTensors, Part, State, from_header
 from decentra.ledger.store import Snapshot, Vote
-from decentra.rounds import records
+from decentra.rounds import bounds, records
 from decentra.rounds.ballot import certificate_fault
 from decentra.rounds.carried import Carried
 from decentra.rounds.chase import Chases
@@ -56,7 +56,6 @@ class Member:
         self.sits_out_sync = ports.store.last_offer_sync()
         self.takes_over: tuple[Part, ...] = ()
         self.failing: set[PeerId] = set()
-        self.detours: dict[PeerId, float] = {}
         self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments))
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
@@ -174,10 +173,16 @@ class Member:
         """One control message. Raises PeerError."""
         request.run_id = self.run.run_id
         data = await self.ports.transport.call(peer, request.SerializeToString(), timeout_s)
+        kind = request.WhichOneof("kind") or ""
+        if fault := bounds.reply_fault(kind, data, len(self.state.members)):
+            raise PeerFault(peer, fault)
         try:
-            return rounds_pb2.Reply.FromString(data)
+            reply = rounds_pb2.Reply.FromString(data)
         except DecodeError as error:
             raise PeerFault(peer, f"its reply cannot be read: {error}") from error
+        if reply.WhichOneof("kind") != bounds.REPLY_TO[kind]:
+            raise PeerFault(peer, f"its reply to a {kind} is a {reply.WhichOneof('kind')}")
+        return reply
 
     async def tell(self, peer: PeerId, request: rounds_pb2.Request) -> None:
         """One control message whose answer does not matter; to be spawned. Raises PeerError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from decentra.rounds.member import Member
-
-DETOUR_SILENCES = 15
 
 
 def owned(member: Member) -> list[Part]:
@@ -62,14 +59,13 @@ async def _pull_offer(member: Member, offer: Offer) -> None:
 async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> None:
     """Hold the blocks of these parts of a contribution. Raises PeerError."""
     for part in parts:
-        if member.now() < member.detours.get(offer.sender, -math.inf):
+        if member.fetcher.is_silent(offer.sender):
             await _pull_around(member, offer, part)
             continue
         try:
             await _pull_part(member, offer, part, offer.sender)
         except PeerError:
-            # A silence is dear: for a while the way round is the first one tried.
-            member.detours[offer.sender] = member.now() + DETOUR_SILENCES * member.silence_s()
+            member.fetcher.was_silent(offer.sender)
             await _pull_around(member, offer, part)
 
 
