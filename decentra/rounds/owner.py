@@ -37,7 +37,8 @@ async def pull_parts(member: Member) -> None:
     try:
         while True:
             for offer in list(member.book.offers.values()):
-                if offer.root not in running and offer.sender != member.peer and not member.parts.holds(offer.root, owned(member)):
+                lacking = any(member.parts.missing(offer, part) is not None for part in owned(member))
+                if lacking and offer.root not in running and offer.sender != member.peer:
                     running[offer.root] = asyncio.ensure_future(_pull_offer(member, offer))
             await member.changed.wait(1.0)
             for root in [root for root, task in running.items() if task.done()]:
