@@ -6,13 +6,15 @@ Blocks are one chunk here (see `small_blocks`), so that a layout of few elements
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import dataclasses
 import logging
 import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from machines import CHUNKS, DELAY_S, RATE_BYTES_PER_S, STEP_S, CheapTrainer, Node, copied, small_blocks
 
 from decentra import build
 from decentra.config import OuterConfig, RunConfig
@@ -20,28 +22,45 @@ from decentra.directory.memory import MemoryBoard, MemoryDirectory
 from decentra.errors import PeerError, RefusedError
 from decentra.identity.keys import Identity
 from decentra.identity.signing import IdentitySigner, MemoVerifier
-from decentra.ledger.apply import fragment_roots
+from decentra.ledger.apply import Machine
 from decentra.ledger.chain import digest
 from decentra.ledger.entry import Entry
 from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import OuterTensors
-from decentra.ledger.store import Store
+from decentra.outer.fragments import Fragment
 from decentra.outer.layout import Layout
 from decentra.rounds import catchup, life, records
 from decentra.rounds.founding import Material, empty_tensors, found
 from decentra.rounds.member import Member, announced
 from decentra.rounds.ports import Ports, Run, meet
 from decentra.rounds.serve import Server
-from decentra.sim.compute import ChargedWork
+from decentra.sim import clock
 from decentra.transport.memory import MemoryNetwork, MemoryTransport
 from decentra.transport.shaper import Shaper
+from decentra.transport.weather import Weather
 from decentra.types import PeerId
 from decentra.wire.v1 import swarm_pb2
+from sims.experiments.protocol_fuzz.invariants import Watch
+from sims.experiments.protocol_fuzz.machines import (
+    CHUNKS,
+    DELAY_S,
+    RATE_BYTES_PER_S,
+    STEP_S,
+    CheapTrainer,
+    Node,
+    Work,
+    copied,
+    small_blocks,
+)
+from sims.experiments.protocol_fuzz.watched import WatchedMember, WatchedStore
+
+_VERIFIER = MemoVerifier(1 << 16)
+"""One a process: an envelope is checked in full, once, however many simulated nodes read it."""
 
 
 @dataclass
 class Swarm:
-    """The machines, the network between them, and what was ever seen of the ledger."""
+    """The machines, the network between them, and the watch over what they do."""
 
     seed: int
     start_members: int = 1
@@ -49,15 +68,21 @@ class Swarm:
     snapshot_every: int = 8
     rate: float = RATE_BYTES_PER_S
     work_s: float = 0.002
-    network: MemoryNetwork = field(default_factory=MemoryNetwork)
+    chunks: int = CHUNKS
+    fragments: int = 1
+    inner_steps: int = 10
     board: MemoryBoard = field(default_factory=MemoryBoard)
     nodes: list[Node] = field(default_factory=list)
     run: Run | None = None
     trace: list[str] = field(default_factory=list)
-    entries: dict[int, bytes] = field(default_factory=dict)
-    hashes: dict[int, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
-    verifier: MemoVerifier = field(default_factory=MemoVerifier)
+
+    def __post_init__(self) -> None:
+        self.weather = Weather(random.Random(f"weather/{self.seed}"))
+        self.network = MemoryNetwork(self.weather)
+        self.watch = Watch(self)
+        self._failed: asyncio.Future[None] | None = None
+        self._trap: tuple[str, asyncio.Future[Node]] | None = None
 
     # -- processes --------------------------------------------------------------------------------------------------
 
@@ -67,26 +92,45 @@ class Swarm:
     def say(self, text: str) -> None:
         self.trace.append(f"{self.now():9.3f} {text}")
 
-    def new_node(self, step_s: float = STEP_S) -> Node:
+    def new_node(self, step_s: float = STEP_S, work_s: float | None = None) -> Node:
         number = len(self.nodes)
         identity = Identity.from_seed(digest("test/identity", f"{self.seed}/{number}".encode()))
-        node = Node(number, identity, MemoryFiles(), step_s)
+        node = Node(number, identity, MemoryFiles(), step_s, Work(self.work_s if work_s is None else work_s))
         self.nodes.append(node)
         return node
 
-    def _ports(self, node: Node) -> tuple[Ports, Server]:
+    def make_machine(self, config: RunConfig, layout: Layout) -> Machine:
+        """As build makes it, with the fragments of this swarm."""
+        machine = build.machine(config, layout)
+        if self.fragments == 1:
+            return machine
+        cuts = [round(layout.num_chunks * i / self.fragments) for i in range(self.fragments + 1)]
+        runs = tuple(Fragment(i, cuts[i], cuts[i + 1] - cuts[i]) for i in range(self.fragments))
+        return dataclasses.replace(machine, fragments=runs)
+
+    def _as_process(self, node: Node, life: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         node.boots += 1
+        context = contextvars.copy_context()
+        context.run(clock.PROCESS.set, node.process)
+        return asyncio.get_running_loop().create_task(life, context=context)
+
+    def _ports(self, node: Node) -> tuple[Ports, Server]:
         rng = random.Random(f"{self.seed}/{node.number}/{node.boots}")
         server = Server()
-        node.transport = MemoryTransport(self.network, node.peer, server, Shaper.of_link(self.rate, DELAY_S))
+        node.address = node.address or f"{node.name}:1"
+        link = Shaper.of_link(self.rate / node.link_factor, DELAY_S)
+        node.transport = MemoryTransport(self.network, node.peer, server, link, node.address)
+        store = WatchedStore.open(node.files, lambda: rng.getrandbits(62))
+        assert isinstance(store, WatchedStore)
+        store.swarm, store.node = self, node
         ports = Ports(
             transport=node.transport,
             directory=MemoryDirectory(self.board),
-            store=Store.open(node.files, lambda: rng.getrandbits(62)),
+            store=store,
             signer=IdentitySigner(node.identity),
-            verifier=self.verifier,
+            verifier=_VERIFIER,
             trainer=None,  # type: ignore[arg-type]
-            run_blocking=ChargedWork(self.work_s),
+            run_blocking=node.work,
             rng=rng,
             note=lambda line: self.say(f"{node.name} {node.peer[:8]}: {line}"),
         )
@@ -94,20 +138,30 @@ class Swarm:
 
     def _start(self, node: Node, ports: Ports, server: Server, tensors: OuterTensors, reached: catchup.Reached) -> None:
         assert self.run is not None
-        node.trainer = CheapTrainer(tensors.anchor, node.number, node.step_s)
+        node.trainer = CheapTrainer(tensors.anchor, node.number + 7_000_003 * node.boots, node.step_s)
         ports.trainer = node.trainer
         me = announced(node.peer, ports.store.incarnation, True, self.run)
-        node.member = Member(self.run, ports, reached.state, reached.state_hash, tensors, me)
+        node.member = WatchedMember(self, node, self.run, ports, reached.state, reached.state_hash, tensors, me)
+        self.watch.stands(node, reached.state, reached.state_hash)
         server.member = node.member
         node.task = asyncio.ensure_future(life.live(node.member))
+        node.task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.violate(f"a process ended with {type(error).__name__}: {error}", error)
 
     def _record(self, node: Node, ports: Ports) -> bytes:
         assert self.run is not None
-        record = swarm_pb2.Record(run_id=self.run.run_id, peer=node.peer, sequence=node.boots, endpoints=["memory"])
+        record = swarm_pb2.Record(run_id=self.run.run_id, peer=node.peer, sequence=node.boots, endpoints=[node.address])
         return ports.signer.sign(records.DOMAIN_RECORD, record.SerializeToString())
 
     async def found(self, step_s: float = STEP_S) -> Node:
         node = self.new_node(step_s)
+        await self._as_process(node, self._found(node))
+        return node
+
+    async def _found(self, node: Node) -> None:
         ports, server = self._ports(node)
         config = RunConfig(
             name="test",
@@ -115,22 +169,22 @@ class Swarm:
             start_members=self.start_members,
             stop_syncs=self.stop_syncs,
             snapshot_every=self.snapshot_every,
-            outer=OuterConfig(inner_steps=10),
+            outer=OuterConfig(inner_steps=self.inner_steps),
         )
-        layout = Layout.of((f"w{i}", (4096 - i,)) for i in range(CHUNKS))
+        layout = Layout.of((f"w{i}", (4096 - i,)) for i in range(self.chunks))
         tensors = empty_tensors(layout)
         tensors.anchor.copy_(torch.randn(layout.num_elements, generator=torch.Generator().manual_seed(self.seed)))
         files = (("data.bin", ports.store.put_file("data.bin", bytes(range(256)) * 100), 25600),)
         material = Material(config, layout, files, 10_000, b"", b"n" * 16)
-        self.run, reached = found(material, tensors, ports.store, ports.signer, ports.verifier, build.machine)
+        self.run, reached = found(material, tensors, ports.store, ports.signer, ports.verifier, self.make_machine)
         await ports.directory.announce(self._record(node, ports))
         self._start(node, ports, server, tensors, reached)
-        return node
 
     def boot(self, node: Node) -> None:
         """Start a process on this machine: from its own files where they hold a state, else over the network."""
         self.say(f"EVENT boot {node.name}")
-        node.booting = asyncio.ensure_future(self._boot(node))
+        node.booting = self._as_process(node, self._boot(node))
+        node.booting.add_done_callback(self._ended)
 
     async def _boot(self, node: Node) -> None:
         assert self.run is not None
@@ -156,7 +210,7 @@ class Swarm:
     async def _join(self, node: Node, ports: Ports, tensors: OuterTensors) -> tuple[catchup.Reached, list[PeerId]]:
         assert self.run is not None
         peers = await meet(ports, self.run.run_id)
-        run, donors = await catchup.greet(ports, self.run.run_id, b"", self._record(node, ports), peers, build.machine)
+        run, donors = await catchup.greet(ports, self.run.run_id, b"", self._record(node, ports), peers, self.make_machine)
         await catchup.fetch_files(ports, run, donors)
         return await catchup.fetch_snapshot(ports, run, tensors, donors), donors
 
@@ -174,8 +228,10 @@ class Swarm:
     def kill(self, node: Node, lose_files: bool = False) -> None:
         """The process is gone at once. What it had not written is lost; with lose_files, all."""
         self.say(f"EVENT kill {node.name}{' and lose its files' if lose_files else ''}")
-        self.check()
         self.network.remove(node.peer)
+        incarnation = node.incarnation()
+        if lose_files and incarnation is not None:
+            node.lost[incarnation] = self.now()
         node.files = copied(node.files) if not lose_files else MemoryFiles()
         for task in (node.booting, node.task):
             if task is not None:
@@ -183,6 +239,7 @@ class Swarm:
         if node.member is not None:
             for task in node.member.loose_tasks():
                 task.cancel()
+        self.thaw(node)
         node.transport = node.member = node.task = node.booting = node.trainer = None
 
     def leave(self, node: Node) -> None:
@@ -190,6 +247,24 @@ class Swarm:
         assert node.member is not None
         node.member.leave()
         node.gone = True
+
+    def freeze(self, node: Node) -> None:
+        """The process stops in mid-step, as by SIGSTOP; its connections stay open."""
+        self.say(f"EVENT freeze {node.name}")
+        node.frozen = True
+        self._loop().freeze(node.process)
+
+    def thaw(self, node: Node) -> None:
+        """The process goes on, in a world that went on without it."""
+        if node.frozen:
+            self.say(f"EVENT thaw {node.name}")
+            node.frozen = False
+            self._loop().thaw(node.process)
+
+    def _loop(self) -> clock.VirtualLoop:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, clock.VirtualLoop)
+        return loop
 
     def cut(self, left: Node, right: Node, both: bool = True) -> None:
         self.say(f"EVENT cut {left.name} {'<->' if both else '->'} {right.name}")
@@ -229,18 +304,22 @@ class Swarm:
     def leader(self) -> Node | None:
         """The node that leads the due entry of the newest state."""
         r = self.newest().state.r
-        return next((n for n in self.live() if n.member.leading and n.member.state.r == r), None)
+        return next((n for n in self.live() if n.member is not None and n.member.leading and n.member.state.r == r), None)
 
     async def when_leader(self, phase: str, limit_s: float = 60.0) -> Node:
         """The leader, at the moment it waits for what starts with `phase`."""
-        await self.until(lambda: (n := self.leader()) and n.member.waiting_for.startswith(phase), limit_s, f"a leader in {phase}", 0.002)
+
+        def there() -> bool:
+            leader = self.leader()
+            return leader is not None and leader.member is not None and leader.member.waiting_for.startswith(phase)
+
+        await self.until(there, limit_s, f"a leader in {phase}", 0.002)
         leader = self.leader()
         assert leader is not None
         return leader
 
     def entry(self, r: int) -> Entry:
-        self.check()
-        return records.parse_entry(self.entries[r])
+        return records.parse_entry(self.watch.entries[r])
 
     def counted(self, sync: int) -> list[str]:
         """Names of those whose contribution a committed sync counted."""
@@ -248,20 +327,10 @@ class Swarm:
 
     def entry_of(self, sync: int) -> Entry:
         """The entry that committed a sync."""
-        self.check()
-        return next(e for e in map(records.parse_entry, self.entries.values()) if e.sync == sync)
+        return next(e for e in map(records.parse_entry, self.watch.entries.values()) if e.sync == sync)
 
     def newest(self) -> Member:
         return max(self.members(), key=lambda m: m.state.r)
-
-    async def until(self, condition: Any, limit_s: float = 60.0, what: str = "", step_s: float = 0.05) -> None:
-        """Wait until condition() holds, looking every step_s; fails after limit_s virtual seconds."""
-        end = self.now() + limit_s
-        while not condition():
-            if self.now() > end:
-                raise AssertionError(f"not within {limit_s} s: {what or condition}; {self.standing()}")
-            await asyncio.sleep(step_s)
-            self.raise_faults()
 
     def standing(self) -> str:
         lines = []
@@ -269,77 +338,69 @@ class Swarm:
             m = node.member
             lines.append(
                 f"{node.name}: {'-' if m is None else (m.state.r, m.state.sync, m.attempt, 'leads' if m.leading else '', m.waiting_for)}"
-                f"{' gone' if node.gone else ''}"
+                f"{' gone' if node.gone else ''}{' frozen' if node.frozen else ''}"
             )
         return "; ".join(lines)
 
-    # -- invariants -------------------------------------------------------------------------------------------------
+    # -- waiting ----------------------------------------------------------------------------------------------------
 
-    def raise_faults(self) -> None:
-        for node in self.live():
-            if node.task is not None and node.task.done() and not node.task.cancelled():
-                node.task.result()
-            if node.booting is not None and node.booting.done() and not node.booting.cancelled():
-                node.booting.result()
-        assert not self.faults, self.faults
+    async def until(self, condition: Callable[[], Any], limit_s: float = 60.0, what: str = "", step_s: float = 0.05) -> None:
+        """Wait until condition() holds, looking every step_s; fails after limit_s virtual seconds."""
+        end = self.now() + limit_s
+        while not condition():
+            if self.now() > end:
+                raise AssertionError(f"not within {limit_s} s: {what or condition}; {self.standing()}")
+            await asyncio.sleep(step_s)
+            self.check()
 
-    def check(self) -> None:
-        """One entry per r, one hash per r, every id committed at most once and none lost."""
-        self.raise_faults()
-        for node in self.live():
-            member = node.member
-            assert member is not None
-            for r, certified in member.ports.store._log:
-                entry = swarm_pb2.CertifiedEntry.FromString(certified).entry
-                assert self.entries.setdefault(r, entry) == entry, f"two entries {r}: {node.name} has another"
-            logged = [r for r, _ in member.ports.store._log]
-            assert logged == list(range(logged[0], logged[0] + len(logged))) if logged else True, f"{node.name}: gaps in the log {logged}"
-            for report in member.history:
-                known = self.hashes.setdefault(report.entry, report.state_hash)
-                assert known == report.state_hash, f"h after entry {report.entry} differs on {node.name}"
-            if member.state.r:
-                known = self.hashes.setdefault(member.state.r - 1, member.hash.hex())
-                assert known == member.hash.hex(), f"h_{member.state.r} differs on {node.name}"
-        self._check_ids()
+    async def sleep(self, seconds: float) -> None:
+        """Let the swarm live; raises at the moment an invariant breaks."""
+        await self.unless_failed(asyncio.sleep(seconds))
 
-    def _check_ids(self) -> None:
-        if not self.members():
-            return
-        state = self.newest().state
-        spans: list[tuple[int, int]] = []
-        for r in range(state.r):
-            entry: Entry = records.parse_entry(self.entries[r])
-            for counted in entry.counted:
-                spans += counted.claim
-        for lease in state.leases.values():
-            spans += lease
-        spans = sorted([*spans, *state.pool])
-        at = 0
-        for start, stop in spans:
-            assert start == at, f"ids {min(at, start)} to {max(at, start)} are {'lost' if start > at else 'doubled'} at entry {state.r}"
-            at = stop
-        assert at == state.fresh_sample, f"ids from {at} to {state.fresh_sample} are lost"
+    async def trapped(self, what: str, limit_s: float) -> Node | None:
+        """The next node that begins to wait for what starts so, or does what is named so; None if none does in time."""
+        future: asyncio.Future[Node] = asyncio.get_running_loop().create_future()
+        self._trap = (what, future)
 
-    def check_tensors(self) -> None:
-        """Every live replica's tensors are those its state names; same bits at the same r."""
-        for member in self.members():
-            found = tuple(fragment_roots(member.tensors, f) for f in member.run.machine.fragments)
-            assert found == member.state.roots, f"the tensors of {member.peer[:8]} are not those of its state"
+        async def caught() -> Node | None:
+            await asyncio.wait([future], timeout=limit_s)
+            return future.result() if future.done() else None
+
+        try:
+            return await self.unless_failed(caught())
+        finally:
+            self._trap = None
+
+    def spring(self, what: str, node: Node) -> None:
+        """A node does something, or waits for something."""
+        if self._trap is not None and what.startswith(self._trap[0]) and not self._trap[1].done() and not node.gone:
+            self._trap[1].set_result(node)
+
+    async def unless_failed(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """The result of `work`; raises at the moment an invariant breaks."""
+        self.check()
+        if self._failed is None:
+            self._failed = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            self.check()
+            return task.result()
+        finally:
+            task.cancel()
 
     async def finish(self, limit_s: float) -> None:
         """All live processes end within limit_s; all agree; nothing is left running."""
-        try:
-            async with asyncio.timeout(limit_s):
-                for node in self.nodes:
-                    if node.booting is not None:
-                        await asyncio.shield(node.booting)
-                    if node.task is not None:
-                        await asyncio.shield(node.task)
-        except TimeoutError:
-            raise AssertionError(f"the run does not end within {limit_s} s: {self.standing()}") from None
+        waited = [task for node in self.nodes for task in (node.booting, node.task) if task is not None]
+        pending = await self.unless_failed(self._wait_for(waited, limit_s))
+        if pending:
+            raise AssertionError(f"the run does not end within {limit_s} s: {self.standing()}")
         self.check()
-        self.check_tensors()
+        self.watch.check_end()
         await self.close()
+
+    async def _wait_for(self, tasks: list[asyncio.Task[None]], limit_s: float) -> int:
+        return len((await asyncio.wait(tasks, timeout=limit_s))[1])
 
     async def close(self) -> None:
         """End what serves, and see that nothing is left running."""
@@ -352,30 +413,44 @@ class Swarm:
         await asyncio.sleep(1.0)
         left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task() and not t.done()]
         assert not left, f"tasks are left: {left}"
-        self.raise_faults()
+        self.check()
+
+    # -- what went wrong --------------------------------------------------------------------------------------------
+
+    def violate(self, text: str, cause: BaseException | None = None) -> None:
+        """Something that must never happen has happened."""
+        self.say(f"VIOLATION {text}")
+        formatted = "".join(__import__("traceback").format_exception(cause)) if cause is not None else ""
+        self.faults.append(f"{text}\n{formatted}".rstrip())
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_result(None)
+
+    def check(self) -> None:
+        """Raise what went wrong so far."""
+        assert not self.faults, self.faults[0]
 
 
 class _Errors(logging.Handler):
+    """What decentra logs as an error is one: here nothing may fail internally."""
+
     def __init__(self, swarm: Swarm) -> None:
         super().__init__(logging.ERROR)
         self._swarm = swarm
 
     def emit(self, record: logging.LogRecord) -> None:
-        formatter = logging.Formatter()
-        self._swarm.faults.append(f"logged: {record.getMessage()} {formatter.formatException(record.exc_info) if record.exc_info else ''}")
+        self._swarm.violate(f"logged: {record.getMessage()}", record.exc_info[1] if record.exc_info else None)
 
 
-def play(swarm: Swarm, story: Any) -> Swarm:
+def play(swarm: Swarm, story: Callable[[Swarm], Coroutine[Any, Any, None]]) -> Swarm:
     """Run `story(swarm)` on the virtual clock; any exception that a task swallowed fails it."""
-    from decentra.sim import clock
 
     async def main() -> None:
         def odd(_: Any, context: dict[str, Any]) -> None:
-            swarm.faults.append(f"{context.get('message')}: {context.get('exception')!r} {context.get('task') or context.get('future')}")
+            swarm.violate(f"{context.get('message')}: {context.get('exception')!r} {context.get('task') or context.get('future')}")
 
         asyncio.get_running_loop().set_exception_handler(odd)
         await story(swarm)
-        swarm.raise_faults()
+        swarm.check()
 
     handler = _Errors(swarm)
     logging.getLogger("decentra").addHandler(handler)

@@ -1,0 +1,63 @@
+"""Members and stores that tell the watch what they do, and tell time by their own machine's clock."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from decentra.ledger.store import Store, Vote
+from decentra.rounds.member import Member
+
+if TYPE_CHECKING:
+    from sims.experiments.protocol_fuzz.machines import Node
+    from sims.experiments.protocol_fuzz.swarm import Swarm
+
+
+class WatchedStore(Store):
+    """A store that reports what it has written, while its process lives."""
+
+    swarm: Swarm | None = None
+    node: Node
+
+    def _lives(self) -> bool:
+        # The tasks of a process that was killed end a moment later; what they still write is on no disk.
+        return self.swarm is not None and self.node.files is self.files
+
+    def save_vote(self, vote: Vote) -> None:
+        super().save_vote(vote)
+        if self._lives():
+            assert self.swarm is not None
+            self.swarm.watch.voted(self.node, self.incarnation, vote)
+
+    def append(self, r: int, certified: bytes) -> None:
+        super().append(r, certified)
+        if self._lives():
+            assert self.swarm is not None
+            self.swarm.watch.logged(self.node, r, certified, self)
+
+    def save_offer(self, sync: int, signed: bytes) -> None:
+        super().save_offer(sync, signed)
+        if self._lives():
+            assert self.swarm is not None
+            self.swarm.watch.offered(self.node, sync, signed)
+
+
+class WatchedMember(Member):
+    """A member on a machine whose clock may be off and run fast or slow."""
+
+    def __init__(self, swarm: Swarm, node: Node, *arguments: Any) -> None:
+        self.swarm, self.node = swarm, node
+        super().__init__(*arguments)
+
+    def now(self) -> float:
+        return self.node.clock_offset_s + self.node.clock_rate * asyncio.get_running_loop().time()
+
+    def wait(self, what: str) -> None:
+        super().wait(what)
+        if self.node.member is self:
+            self.swarm.spring(what, self.node)
+
+    def _turn(self, new_sync: bool) -> None:
+        super()._turn(new_sync)
+        if self.node.member is self:
+            self.swarm.watch.stands(self.node, self.state, self.hash)
