@@ -1,6 +1,6 @@
 """How a named test of the protocol is played."""
 
-from swarm_harness import Swarm, play
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 
 def swarm_of(count, story, **settings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import multiprocessing
+import signal
 import time
 import traceback
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from sims.experiments.protocol_fuzz.schedule import Schedule, Shape
 from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 COMMAND = "python -m sims.experiments.protocol_fuzz"
+HANGS_AFTER_CPU_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ def judge(seed: int, keep_trace: bool = False) -> Outcome:
     swarm = shape.swarm()
     start_s, fault, detail = time.process_time(), "", ""
     try:
-        play(swarm, Schedule(shape, swarm))
+        with _limited(HANGS_AFTER_CPU_S):
+            play(swarm, Schedule(shape, swarm))
+    except _Hangs:
+        fault = f"Hangs: {HANGS_AFTER_CPU_S:.0f} CPU seconds at one seed"
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -70,6 +75,26 @@ def judge(seed: int, keep_trace: bool = False) -> Outcome:
         trace_digest=trace_digest(swarm),
         trace=tuple(swarm.trace) if keep_trace else (),
     )
+
+
+class _Hangs(KeyboardInterrupt):
+    """As an interrupt, because tasks keep every other exception to themselves."""
+
+
+@contextlib.contextmanager
+def _limited(cpu_s: float) -> Iterator[None]:
+    """Raise _Hangs after so much CPU time: a swarm may spin without its clock moving."""
+
+    def hangs(*_: object) -> None:
+        raise _Hangs
+
+    before = signal.signal(signal.SIGVTALRM, hangs)
+    signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def replay_command(seed: int, planted: str = "") -> str:

@@ -26,10 +26,6 @@ from sims.experiments.protocol_fuzz.machines import Node
 if TYPE_CHECKING:
     from sims.experiments.protocol_fuzz.swarm import Swarm
 
-DEAF_S = 60.0
-"""An incarnation that ended longer ago than this is not heard any more when an entry is composed, however slow the node."""
-
-
 @dataclass(slots=True)
 class _Signed:
     """What one peer, under whatever incarnation, has promised and accepted for one entry."""
@@ -94,8 +90,6 @@ class Watch:
             self._fail(node, f"two entries were proposed in ballot {ballot} of entry {r}")
         if name not in self._parsed:
             self._parsed[name] = records.parse_entry(vote.accepted_entry)
-            if vote.proposed == ballot:
-                self._check_heard(node, self._parsed[name])
         accepters = self._accepters.setdefault((r, ballot), {})
         accepters[node.peer] = incarnation
         members = self.states[r].members
@@ -105,11 +99,11 @@ class Watch:
                 self._fail(node, f"two entries {r} are chosen, the second in ballot {ballot}")
             self._check_held(r, self._parsed[name], counting)
 
-    def _check_heard(self, leader: Node, entry: Entry) -> None:
-        """An entry that its leader has just composed hears nobody whose incarnation of that view is long gone."""
+    def composed(self, leader: Node, silence_s: float, entry: Entry) -> None:
+        """A leader has composed an entry: it hears nobody whose incarnation in that view has been gone for longer than a silence."""
         for member in self.states[entry.r].members:
             ended_s = self.swarm.by_peer(member.peer).lost.get(member.incarnation)
-            if member.peer in entry.heard and ended_s is not None and self.swarm.now() - ended_s > DEAF_S:
+            if member.peer in entry.heard and ended_s is not None and self.swarm.now() - ended_s > 1.5 * silence_s + 1.0:
                 self._fail(leader, f"entry {entry.r} hears an incarnation that ended {self.swarm.now() - ended_s:.0f} s ago")
 
     def _check_held(self, r: int, entry: Entry, accepters: list[PeerId]) -> None:

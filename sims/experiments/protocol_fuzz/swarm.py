@@ -52,7 +52,7 @@ from sims.experiments.protocol_fuzz.machines import (
     copied,
     small_blocks,
 )
-from sims.experiments.protocol_fuzz.watched import WatchedMember, WatchedStore
+from sims.experiments.protocol_fuzz.watched import WatchedMember, WatchedStore, watched_composing
 
 _VERIFIER = MemoVerifier(1 << 16)
 """One a process: an envelope is checked in full, once, however many simulated nodes read it."""
@@ -455,7 +455,7 @@ def play(swarm: Swarm, story: Callable[[Swarm], Coroutine[Any, Any, None]]) -> S
     handler = _Errors(swarm)
     logging.getLogger("decentra").addHandler(handler)
     try:
-        with small_blocks():
+        with small_blocks(), watched_composing():
             clock.run(main())
     finally:
         logging.getLogger("decentra").removeHandler(handler)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from decentra.ledger.entry import Entry
 from decentra.ledger.store import Store, Vote
+from decentra.rounds import compose
 from decentra.rounds.member import Member
 
 if TYPE_CHECKING:
@@ -61,3 +65,21 @@ class WatchedMember(Member):
         super()._turn(new_sync)
         if self.node.member is self:
             self.swarm.watch.stands(self.node, self.state, self.hash)
+
+
+@contextlib.contextmanager
+def watched_composing() -> Iterator[None]:
+    """Tell the watch of every entry that a leader makes."""
+    original = compose.entry
+
+    def entry(member: Member, *arguments: Any) -> Entry | None:
+        made = original(member, *arguments)
+        if made is not None and isinstance(member, WatchedMember):
+            member.swarm.watch.composed(member.node, member.silence_s(), made)
+        return made
+
+    compose.entry = entry
+    try:
+        yield
+    finally:
+        compose.entry = original
