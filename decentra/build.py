@@ -47,6 +47,8 @@ def machine(config: RunConfig, layout: Layout) -> Machine:
         up=config.codec.up,
         down=config.codec.down,
         start_members=config.start_members,
+        gather=config.codec.aggregate == "gather",
+        feedback=config.codec.feedback,
     )
 
 

@@ -73,10 +73,16 @@ class OuterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecConfig:
-    """How pseudo-gradients travel: `up` from contributor to owner, `down` from owner to all. fp32 or int8."""
+    """How pseudo-gradients travel: `up` from contributor to owner, `down` from owner to all. fp32 or int8.
+
+    aggregate: reduce (owners average their parts and encode once more) or gather (contributions themselves go to all).
+    feedback: decay of the error-feedback residual, what encoding lost and the next contribution adds; 0 keeps none.
+    """
 
     up: str = "int8"
     down: str = "int8"
+    aggregate: str = "reduce"
+    feedback: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +255,9 @@ def _choices(run: RunConfig) -> Rules:
     ]
     for key, codec in (("codec.up", run.codec.up), ("codec.down", run.codec.down)):
         rules.append((codec in ("fp32", "int8"), f"{key} = {codec!r} is not known; use fp32 or int8"))
+    aggregate, feedback = run.codec.aggregate, run.codec.feedback
+    rules.append((aggregate in ("reduce", "gather"), f"codec.aggregate = {aggregate!r} is not known; use reduce or gather"))
+    rules.append((0.0 <= feedback <= 1.0, f"codec.feedback = {feedback} must lie in [0, 1]"))
     return rules
 
 

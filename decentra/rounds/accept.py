@@ -11,7 +11,7 @@ from decentra.ledger.store import Vote
 from decentra.rounds import ballot, exchange, records
 from decentra.rounds.owner import owned
 from decentra.rounds.validate import entry_fault
-from decentra.types import PeerId
+from decentra.types import Digest, PeerId
 from decentra.wire.v1 import rounds_pb2
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
     if fault:
         member.ports.note(f"entry {message.r} of {sender[:8]} refused: {fault}")
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason=fault)
+    if member.run.machine.gather:
+        for counted in entry.counted:
+            await keep_gathered(member, counted.root)
     await member.fetcher.blobs_of(entry, (sender, *message.holders))
 
     def accepted(vote: Vote) -> Vote | None:
@@ -81,6 +84,12 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
     if await _cast(member, message.r, accepted) is None:
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason="promised or applied something else")
     return rounds_pb2.Accept(vote=records.to_signed(_signed_vote(member, message)), highest=message.ballot)
+
+
+async def keep_gathered(member: Member, root: Digest) -> Digest | None:
+    """Keep a contribution that is held whole as a blob of the due entry; its digest, None where it is not held."""
+    data = member.parts.whole(root)
+    return None if data is None else await member.ports.run_blocking(member.ports.store.put_blob, data, member.state.r)
 
 
 def _signed_vote(member: Member, message: rounds_pb2.Proposal) -> bytes:

@@ -7,9 +7,11 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from decentra.errors import PeerError, PeerFault, RefusedError
+from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import records
 from decentra.rounds.contribute import sits_out
+from decentra.rounds.parts import parts_to_hold
 from decentra.rounds.status import Beat
 from decentra.rounds.view import is_quorum, leader_order
 from decentra.types import PeerId
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
 FAILURES_TO_SILENCE = 2
+MAX_PERIOD_S = 600.0
+"""A leader's wish to be left alone for longer is not heeded."""
+
+PASSED_ALONG = 2
+"""Members to which each passes a certificate on, besides the leader's own telling."""
+
 ACTIVE_PHASES = 2
 """Waits of a leader that is not waiting for offers: for its owners, then for votes."""
 
@@ -32,7 +40,7 @@ def _follows(member: Member, r: int, attempt: int) -> bool:
 
 async def follow(member: Member, leader: PeerId, attempt: int) -> None:
     """Heartbeat to the leader of this attempt until the entry is agreed, the leader is given up, or it moves on."""
-    r, failures, start = member.state.r, 0, member.now()
+    r, failures, start, pause_s = member.state.r, 0, member.now(), 0.0
     idle_since: float | None = None
     while _follows(member, r, attempt):
         sent, limit_s = member.now(), member.silence_s()
@@ -48,6 +56,7 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             if not _follows(member, r, attempt):
                 return
             hear_leader(member, leader, reply)
+            pause_s = reply.period_s if 0.0 < reply.period_s < MAX_PERIOD_S else 0.0
             if await _moves_with(member, reply, attempt):
                 return
             listed = member.peer in reply.heard or not member.in_view()
@@ -60,7 +69,7 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             if attempt == 0 or not await _still_led(member, attempt - 1, attempt):
                 give_up(member, attempt + 1, why)
             return
-        await member.changed.wait(member.period_s())
+        await member.changed.wait(max(member.period_s(), 0.0 if failures else pause_s))
 
 
 async def _moves_with(member: Member, reply: rounds_pb2.HeartbeatReply, attempt: int) -> bool:
@@ -100,7 +109,7 @@ async def goes_back(member: Member, leader: PeerId, attempt: int) -> bool:
 
 def heartbeat(member: Member) -> rounds_pb2.Request:
     """What a member (or a newcomer that holds S_r) tells the leader."""
-    mine = [p for p in member.state.parts if p.owner == member.peer]
+    mine = parts_to_hold(member.run.machine, member.state, member.peer, ())
     done, planned = member.ports.trainer.progress()
     beat = rounds_pb2.Heartbeat(
         r=member.state.r,
@@ -139,9 +148,10 @@ def give_up(member: Member, attempt: int, why: str) -> None:
 
 def entry_bytes_expected(member: Member) -> int:
     """Bytes a member still pulls for the due sync: the whole fragment, encoded."""
-    machine = member.run.machine
-    fragment = machine.fragments[member.state.sync % len(machine.fragments)]
-    return fragment.num_chunks * machine.codecs[machine.down].chunk_bytes
+    machine, chunks = member.run.machine, member.run.machine.due(member.state.sync).num_chunks
+    if machine.gather:
+        return chunks * machine.codecs[machine.up].chunk_bytes * max(1, len(member.book.offers))
+    return chunks * machine.codecs[machine.down].chunk_bytes
 
 
 # -- offers and parts ---------------------------------------------------------------------------------------------------
@@ -194,8 +204,19 @@ async def pass_certificate(member: Member, certified: bytes, peers: list[PeerId]
             task.cancel()
 
 
-def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
-    """Note a heartbeat; move to a later attempt when a quorum is already there."""
+async def pass_along(member: Member, certified: bytes, r: int) -> None:
+    """Give a certificate that a leader brought to the next members in a ring of this entry's own order.
+
+    A leader that goes at once after its first word has then not taken the certificate with it.
+    """
+    order = sorted({*member.state.peers(), member.peer}, key=lambda peer: digest("decentra/pass", r.to_bytes(8, "little"), peer.encode()))
+    at = order.index(member.peer)
+    ring = [*order[at + 1 :], *order[:at]]
+    await pass_certificate(member, certified, ring[:PASSED_ALONG])
+
+
+def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat, pause_s: float = 0.0) -> None:
+    """Note a heartbeat; move to a later attempt when a quorum is already there. pause_s: until the next, as it is told."""
     if beat.r > member.state.r:
         member.fall_behind(sender)
     if beat.r != member.state.r or beat.state_hash != member.hash:
@@ -214,6 +235,7 @@ def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
         beat.sits_out,
         beat.steps_done,
         beat.num_steps,
+        pause_s,
     )
     if beat.HasField("offer"):
         take_offer(member, beat.offer.SerializeToString())

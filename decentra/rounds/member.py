@@ -24,11 +24,13 @@ from decentra.ledger.state import OuterTensors, Part, State, from_header
 from decentra.ledger.store import Snapshot, Vote
 from decentra.rounds import records
 from decentra.rounds.ballot import certificate_fault
+from decentra.rounds.carried import Carried
 from decentra.rounds.fetch import Fetcher
 from decentra.rounds.moves import Moves
 from decentra.rounds.offers import Offer, OfferBook, offer_fault
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
+from decentra.rounds.residuals import Residuals
 from decentra.rounds.status import Beat, report_of
 from decentra.types import Digest, PeerId, RoundReport
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
@@ -51,6 +53,8 @@ class Member:
         self.own: Offer | None = None
         self.sits_out_sync = ports.store.last_offer_sync()
         self.takes_over: tuple[Part, ...] = ()
+        self.failing: set[PeerId] = set()
+        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments))
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
         self.leader_heard: tuple[PeerId, ...] = ()
@@ -110,14 +114,17 @@ class Member:
         """How long to wait for what still needs `num_bytes` at the rate now seen; doubled by attempts."""
         return (2 * self.silence_s() + 4 * num_bytes / self.fetcher.rate_bytes_per_s) * (1 << min(self.attempt, 4))
 
+    def is_fresh(self, beat: Beat) -> bool:
+        """Whether a peer has spoken lately, for how seldom it was asked to."""
+        return self.now() - beat.time_s <= max(self.silence_s(), PERIODS_TO_SILENCE * beat.period_s)
+
     def heard(self) -> tuple[PeerId, ...]:
         """Members of the view whose present incarnation answered this attempt lately, this one included."""
-        limit = self.now() - self.silence_s()
         found = []
         for member in self.state.members:
             beat = self.beats.get(member.peer)
-            fresh = beat is not None and beat.time_s >= limit and not beat.newcomer and beat.member.incarnation == member.incarnation
-            if fresh or (member.peer == self.peer and self.in_view()):
+            answers = beat is not None and not beat.newcomer and beat.member.incarnation == member.incarnation
+            if (answers and beat is not None and self.is_fresh(beat)) or (member.peer == self.peer and self.in_view()):
                 found.append(member.peer)
         return tuple(found)
 
@@ -230,6 +237,7 @@ class Member:
             await self.ports.run_blocking(self._take_over, snapshot, tensors)
             self.state, self.hash, self.last_certified = from_header(snapshot.header), snapshot.state_hash(), b""
             self.sits_out_sync = max(self.sits_out_sync, self.ports.store.last_offer_sync())
+            self.carried.restart()
             self._turn(True)
         return True
 
@@ -241,6 +249,10 @@ class Member:
 
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
         self.state, self.hash, self.last_certified = state, state_hash, certified
+        if entry.sync is not None:
+            self.carried.decided(self.own is not None and self.own.root in {c.root for c in entry.counted})
+        if not self.in_view():
+            self.carried.restart()
         self.mark("applied")
         self.history.append(report_of(self, entry, ballot))
         self._turn(entry.sync is not None)
@@ -249,7 +261,7 @@ class Member:
         """A new round, and maybe a new sync, begins."""
         self.attempt, self.beats, self.leader_heard, self.behind = 0, {}, (), None
         self.collecting = self.leading = False
-        self.takes_over = ()
+        self.takes_over, self.failing = (), set()
         if new_sync:
             self.book.offers.clear()
             self.parts.clear()
@@ -274,8 +286,7 @@ class Member:
     def fault_of(self, offer: Offer) -> str:
         """Why an offer cannot be counted in the due sync; "" where it can."""
         machine = self.run.machine
-        chunks = machine.fragments[offer.sync % len(machine.fragments)].num_chunks
-        return offer_fault(offer, self.state, len(machine.fragments), chunks, machine.up)
+        return offer_fault(offer, self.state, len(machine.fragments), machine.due(offer.sync).num_chunks, machine.up)
 
     def vote(self) -> Vote:
         """This member's vote for the due entry."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from decentra.ledger import intervals
@@ -13,6 +13,8 @@ STRAGGLER_RATIO = 1.0
 """Once half have offered, the rest gets this much of the time that half took."""
 
 STRAGGLER_FLOOR_S = 3.0
+
+HEARTBEATS_A_PHASE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,31 @@ def held_everywhere(offers: Mapping[PeerId, Offer], parts: Sequence[Part], held:
     return [offers[s] for s in sorted(offers) if all(offers[s].root in held.get(owner, ()) for owner in owners)]
 
 
+def gathered(
+    offers: Mapping[PeerId, Offer], held: Mapping[PeerId, Collection[Digest]], leader: PeerId, present: Collection[PeerId]
+) -> list[Offer]:
+    """Offers held whole by this leader and by two members other than their sender, or all where these are fewer; by sender."""
+    found = []
+    for sender in sorted(offers):
+        root, others = offers[sender].root, [p for p in present if p != sender]
+        holders = [p for p in others if root in held.get(p, ())]
+        if root in held.get(leader, ()) and len(holders) >= min(2, len(others)):
+            found.append(offers[sender])
+    return found
+
+
 def close_deadline_s(round_start_s: float, half_offered_s: float, attempt: int) -> float:
     """When the leader stops waiting for stragglers: a fixed ratio of what the first half took, doubled by attempts."""
     wait = max(STRAGGLER_FLOOR_S, STRAGGLER_RATIO * (half_offered_s - round_start_s))
     return half_offered_s + wait * float(2 ** min(attempt, 4))
+
+
+def heartbeat_period_s(phase_s: float, progress: Iterable[tuple[int, int]]) -> float:
+    """How often members need to speak in a phase that is `phase_s` old: a fixed share of what it still takes.
+
+    progress: (steps done, steps planned) of those who are still training; who has not begun says nothing.
+    """
+    return max((phase_s * (planned - done) / done for done, planned in progress if 0 < done < planned), default=0.0) / HEARTBEATS_A_PHASE
 
 
 def half_offered(expected: Collection[PeerId], offered: Collection[PeerId]) -> bool:

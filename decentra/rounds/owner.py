@@ -7,14 +7,14 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from decentra.codec.base import num_blocks
-from decentra.errors import PeerError, RefusedError
+from decentra.errors import PeerError, PeerUnreachable, RefusedError
 from decentra.ledger.entry import Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
 from decentra.rounds import exchange, records
 from decentra.rounds.fetch import pull_blocks
 from decentra.rounds.offers import Offer
-from decentra.rounds.parts import HeldContribution
+from decentra.rounds.parts import HeldContribution, parts_to_hold
 from decentra.rounds.reduction import reduce
 from decentra.types import Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def owned(member: Member) -> list[Part]:
-    """The parts that this member reduces: by the map, and as leader for owners that went silent."""
-    return [p for p in (*member.state.parts, *member.takes_over) if p.owner == member.peer]
+    """The parts of each contribution that this member holds."""
+    return parts_to_hold(member.run.machine, member.state, member.peer, member.takes_over)
 
 
 async def pull_parts(member: Member) -> None:
@@ -56,22 +56,51 @@ async def _pull_offer(member: Member, offer: Offer) -> None:
 async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> None:
     """Hold the blocks of these parts of a contribution. Raises PeerError."""
     for part in parts:
-        wanted = member.parts.missing(offer, part)
-        if wanted is None:
+        try:
+            await _pull_part(member, offer, part, offer.sender)
+        except PeerError:
+            await _pull_around(member, offer, part)
+
+
+async def _pull_around(member: Member, offer: Offer, part: Part) -> None:
+    """The sender cannot be reached from here: by way of any member that both ends reach. Raises PeerError."""
+    last: PeerError = PeerUnreachable(offer.sender, "nobody else can be asked for its parts")
+    for peer in member.heard() if member.leading else member.leader_heard:
+        if peer in (member.peer, offer.sender):
             continue
-        request = state_pb2.PullRequest(
-            run_id=member.run.run_id, contribution_root=offer.root, first_block=wanted.start, num_blocks=len(wanted)
-        )
-        start, size = member.now(), 0
-        blocks = num_blocks(offer.num_chunks)
-        stream = pull_blocks(member.ports.transport, offer.sender, request, blocks, offer.blocks_digest, False, member.silence_s())
-        async with aclosing(stream):
-            async for number, data, digests in stream:
-                if member.book.offers.get(offer.sender) is not offer:
-                    return
-                member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
-                size += len(data)
-        member.fetcher.saw(size, member.now() - start)
+        try:
+            await _pull_part(member, offer, part, peer, relay=True)
+            return
+        except PeerError as error:
+            last = error
+    raise last
+
+
+async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, relay: bool = False) -> None:
+    wanted = member.parts.missing(offer, part)
+    if wanted is None:
+        return
+    request = state_pb2.PullRequest(
+        run_id=member.run.run_id, contribution_root=offer.root, first_block=wanted.start, num_blocks=len(wanted), relay=relay
+    )
+    start, size = member.now(), 0
+    blocks = num_blocks(offer.num_chunks)
+    stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, member.silence_s())
+    async with aclosing(stream):
+        async for number, data, digests in stream:
+            if member.book.offers.get(offer.sender) is not offer:
+                return
+            member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
+            size += len(data)
+    member.fetcher.saw(size, member.now() - start)
+
+
+async def relay(member: Member, root: Digest, first_block: int, num_blocks_wanted: int) -> None:
+    """Hold blocks of an offered contribution for a member that its sender cannot reach. Raises RefusedError or PeerError."""
+    offer = next((o for o in member.book.offers.values() if o.root == root), None)
+    if offer is None or first_block + num_blocks_wanted > num_blocks(offer.num_chunks) or offer.sender == member.peer:
+        raise RefusedError(f"contribution {root.hex()[:12]} is not offered here")
+    await _pull_part(member, offer, Part(first_block, num_blocks_wanted, member.peer), offer.sender)
 
 
 async def reduce_close(member: Member, sender: PeerId, close: rounds_pb2.Close) -> rounds_pb2.Report:

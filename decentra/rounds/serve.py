@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from decentra.config import differing_keys, run_from_bytes
 from decentra.errors import PeerError, RefusedError
 from decentra.ledger.chain import digest
-from decentra.rounds import accept, exchange, owner, records
+from decentra.rounds import accept, compose, exchange, owner, records
 from decentra.rounds.fetch import digest_frames
 from decentra.rounds.status import status_of
 from decentra.rounds.view import is_quorum
@@ -57,6 +57,8 @@ class Server:
             raise RefusedError(f"the pull is for another run than {member.run.run_id.hex()[:8]}")
         first, last = message.first_block, message.first_block + message.num_blocks
         if message.WhichOneof("what") == "contribution_root":
+            if message.relay:
+                await owner.relay(member, message.contribution_root, message.first_block, message.num_blocks)
             held = member.parts.held.get(message.contribution_root)
             if held is None or last > len(held.block_digests) or any(b not in held.blocks for b in range(first, last)):
                 raise RefusedError(f"contribution {message.contribution_root.hex()[:12]} is not held here")
@@ -64,7 +66,7 @@ class Server:
             for frame in digest_frames(held.block_digests):
                 yield frame
             for number in range(first, last):
-                yield blocks[number]
+                yield bytes(blocks[number])
             return
         try:
             stored = await member.ports.run_blocking(member.ports.store.served, message.object_digest)
@@ -109,8 +111,9 @@ async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> r
 
 
 async def _heartbeat(member: Member, sender: PeerId, message: rounds_pb2.Heartbeat) -> rounds_pb2.Reply:
-    exchange.hear(member, sender, message)
-    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt)
+    pause_s = compose.period_s(member)
+    exchange.hear(member, sender, message, pause_s)
+    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, period_s=pause_s)
     if member.leading and message.r == member.state.r:
         reply.phase = member.waiting_for
         reply.heard.extend(member.heard())
@@ -140,7 +143,10 @@ async def _proposal(member: Member, sender: PeerId, message: rounds_pb2.Proposal
 
 
 async def _commit(member: Member, sender: PeerId, message: swarm_pb2.CertifiedEntry) -> rounds_pb2.Reply:
-    applied = await member.commit(message.SerializeToString(), sender)
+    certified, r = message.SerializeToString(), member.state.r
+    applied = await member.commit(certified, sender)
+    if applied:
+        member.spawn(exchange.pass_along(member, certified, r))
     return rounds_pb2.Reply(done=rounds_pb2.Done(note="applied" if applied else f"at entry {member.state.r}"))
 
 

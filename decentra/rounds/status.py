@@ -28,6 +28,8 @@ class Beat:
     sits_out: bool
     steps_done: int
     num_steps: int
+    period_s: float = 0.0
+    """How soon it was told to speak again."""
 
 
 def status_of(member: Member) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from decentra.codec.base import num_blocks
 from decentra.ledger import intervals
 from decentra.ledger.apply import Machine
 from decentra.ledger.entry import Entry
 from decentra.ledger.state import Member, State, next_members
-from decentra.outer.average import coefficient
+from decentra.outer.average import coefficient_bits
 from decentra.rounds import leases
 from decentra.rounds.partition import tiles
 from decentra.rounds.view import next_view_stands, overdue
@@ -37,8 +35,8 @@ def _sync_fault(machine: Machine, state: State, entry: Entry) -> str:
     if not state.started(machine.start_members):
         return f"sync 0 is held back until {machine.start_members} members are there"
     senders = [c.sender for c in entry.counted]
-    if not senders or senders != sorted(set(senders)):
-        return "its contributions are none, doubled or out of order"
+    if senders != sorted(set(senders)):
+        return "its contributions are doubled or out of order"
     for each in entry.counted:
         member = state.member(each.sender)
         if member is None or member.incarnation != each.incarnation:
@@ -47,11 +45,19 @@ def _sync_fault(machine: Machine, state: State, entry: Entry) -> str:
             return f"{each.sender[:8]} weighs {each.weight_tokens} on base {each.base_sync}"
         if not intervals.is_prefix(each.claim, state.leases.get(each.sender, ())):
             return f"the claim of {each.sender[:8]} is not a prefix of its lease"
+    return _sums_fault(machine, entry)
+
+
+def _sums_fault(machine: Machine, entry: Entry) -> str:
+    if not entry.counted:
+        return "it adds blobs that no contribution stands behind" if entry.sums else ""
+    codec, weights = machine.down, [1]
+    if machine.gather:
+        codec, weights = machine.up, [c.weight_tokens for c in entry.counted]
+    shares = [coefficient_bits(weight, sum(weights)) for weight in weights]
     for total in entry.sums:
-        if total.codec not in machine.codecs or not total.terms:
-            return f"a sum uses codec {total.codec!r} or has no terms"
-        if not all(math.isfinite(coefficient(term.coefficient_bits)) for term in total.terms):
-            return "a sum has a coefficient that is not finite"
+        if total.codec != codec or [term.coefficient_bits for term in total.terms] != shares:
+            return f"a sum of {total.codec!r} does not weigh its {len(total.terms)} terms as the contributions do"
     blocks = num_blocks(machine.fragments[entry.fragment].num_chunks)
     at = 0
     for total in entry.sums:

@@ -7,7 +7,16 @@ import dataclasses
 import pytest
 
 from decentra.ledger.state import Member, Part, State
-from decentra.rounds.offers import STRAGGLER_FLOOR_S, Offer, OfferBook, close_deadline_s, half_offered, held_everywhere, offer_fault
+from decentra.rounds.offers import (
+    STRAGGLER_FLOOR_S,
+    Offer,
+    OfferBook,
+    close_deadline_s,
+    half_offered,
+    heartbeat_period_s,
+    held_everywhere,
+    offer_fault,
+)
 
 STATE = State(
     r=9, sync=4, lineage="", tokens=0, tokens_last_sync=0, members=(Member("alice", 3, True, 4), Member("bob", 1, True, 4)),
@@ -82,3 +91,9 @@ def test_stragglers_get_as_long_again_as_the_first_half_took_and_twice_that_each
     assert close_deadline_s(100.0, 140.0, 1) == 220.0
     assert close_deadline_s(100.0, 140.0, 4) == close_deadline_s(100.0, 140.0, 9) == 140.0 + 16 * 40.0
     assert close_deadline_s(100.0, 100.5, 0) == 100.5 + STRAGGLER_FLOOR_S
+
+
+def test_members_speak_fifty_times_in_what_a_phase_still_takes_and_ever_more_often_towards_its_end() -> None:
+    assert heartbeat_period_s(100.0, [(5, 10), (2, 10)]) == 100.0 * 8 / 2 / 50
+    assert heartbeat_period_s(495.0, [(99, 100)]) == 5.0 / 50
+    assert heartbeat_period_s(100.0, []) == heartbeat_period_s(100.0, [(0, 10), (10, 10), (0, 0), (12, 10)]) == 0.0

@@ -14,6 +14,7 @@ from decentra.ledger.apply import Machine, apply, initial_state, packed_tensor
 from decentra.ledger.entry import Counted, Entry, Sum, Term
 from decentra.ledger.state import Member, OuterTensors, Part, State
 from decentra.ledger.store import object_digest
+from decentra.outer.average import coefficient_bits
 from decentra.outer.layout import Layout
 from decentra.rounds.leases import settle
 from decentra.rounds.validate import entry_fault
@@ -109,9 +110,9 @@ TAMPERED = [
     ({"sync": None}, "an entry without sync counts contributions"),
     ({"sync": 4}, "it counts sync 4 of fragment 0, due is 3"),
     ({"fragment": 1}, "it counts sync 3 of fragment 1, due is 3"),
-    ({"counted": ()}, "its contributions are none, doubled or out of order"),
-    ({"counted": GOOD.counted[::-1]}, "its contributions are none, doubled or out of order"),
-    ({"counted": (GOOD.counted[0], *GOOD.counted)}, "its contributions are none, doubled or out of order"),
+    ({"counted": ()}, "it adds blobs that no contribution stands behind"),
+    ({"counted": GOOD.counted[::-1]}, "its contributions are doubled or out of order"),
+    ({"counted": (GOOD.counted[0], *GOOD.counted)}, "its contributions are doubled or out of order"),
     ({"counted": counted(sender="aaron")}, "aaron is not in the view with this incarnation"),
     ({"counted": counted(incarnation=2)}, "alice is not in the view with this incarnation"),
     ({"counted": counted(weight_tokens=0)}, "alice weighs 0 on base 2"),
@@ -121,10 +122,12 @@ TAMPERED = [
     ({"counted": counted(claim=((8, 16),))}, "the claim of alice is not a prefix of its lease"),
     ({"counted": counted(claim=((0, 9),))}, "the claim of alice is not a prefix of its lease"),
     ({"counted": counted(claim=((0, 4),))}, "its returns or grants are not what the lease rule gives"),
-    ({"sums": sums(codec="int3")}, "a sum uses codec 'int3' or has no terms"),
-    ({"sums": sums(terms=())}, "a sum uses codec 'int8' or has no terms"),
-    ({"sums": sums(terms=(Term(b"x", NAN),))}, "a sum has a coefficient that is not finite"),
-    ({"sums": sums(terms=(Term(b"x", INFINITY),))}, "a sum has a coefficient that is not finite"),
+    ({"sums": sums(codec="int3")}, "a sum of 'int3' does not weigh its 1 terms"),
+    ({"sums": sums(codec="fp32")}, "a sum of 'fp32' does not weigh its 1 terms"),
+    ({"sums": sums(terms=())}, "a sum of 'int8' does not weigh its 0 terms"),
+    ({"sums": sums(terms=(Term(b"x", ONE), Term(b"y", ONE)))}, "a sum of 'int8' does not weigh its 2 terms"),
+    ({"sums": sums(terms=(Term(b"x", NAN),))}, "a sum of 'int8' does not weigh its 1 terms"),
+    ({"sums": sums(terms=(Term(b"x", INFINITY),))}, "a sum of 'int8' does not weigh its 1 terms"),
     ({"sums": GOOD.sums[::-1]}, "its sums do not tile the fragment"),
     ({"sums": sums(num_blocks=0)}, "its sums do not tile the fragment"),
     ({"sums": GOOD.sums[:1]}, "its sums cover 1 of 2 blocks"),
@@ -191,3 +194,37 @@ def test_whatever_passes_can_be_applied_or_names_a_blob_of_another_size() -> Non
     with pytest.raises(KeyError):
         apply(MACHINE, STATE, after, GOOD, {}.__getitem__)
     assert torch.equal(before.anchor, after.anchor) and torch.equal(before.momentum, after.momentum)
+
+
+GATHERED = dataclasses.replace(MACHINE, gather=True)
+SHARES = tuple(coefficient_bits(c.weight_tokens, sum(x.weight_tokens for x in GOOD.counted)) for c in GOOD.counted)
+
+
+def gathered(*bits: int, first_block: int = 0, num_blocks: int = 2) -> tuple[Sum, ...]:
+    return (Sum(first_block, num_blocks, "int8", tuple(Term(bytes([n]) * 32, each) for n, each in enumerate(bits))),)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (gathered(*SHARES), ""),
+        (gathered(*SHARES[::-1]), "does not weigh its 2 terms"),
+        (gathered(SHARES[0]), "does not weigh its 1 terms"),
+        (gathered(ONE, ONE), "does not weigh its 2 terms"),
+        (GOOD.sums, "does not weigh its 1 terms"),
+        (gathered(*SHARES, num_blocks=1), "its sums cover 1 of 2 blocks"),
+    ],
+)
+def test_what_is_gathered_is_weighed_as_the_contributions_weigh(found: tuple[Sum, ...], reason: str) -> None:
+    verdict = entry_fault(RUN_ID, GATHERED, STATE, HASH, dataclasses.replace(GOOD, sums=found))
+    assert verdict == "" if not reason else reason in verdict
+
+
+def test_a_sync_that_nobody_offers_for_may_be_skipped() -> None:
+    settled = settle(STATE, {}, ("dave",), (*STATE.members[:3], member("erin")))
+    skipped = entry_of(counted=(), sums=(), returned=settled.returned, granted=settled.granted)
+    assert fault(skipped) == ""
+    moved = tensors()
+    after = apply(MACHINE, STATE, moved, skipped, lambda name: b"")
+    assert (after.sync, after.tokens, after.roots) == (STATE.sync + 1, STATE.tokens, STATE.roots)
+    assert after.tokens_last_sync == STATE.tokens_last_sync and torch.equal(moved.anchor, tensors().anchor)

@@ -13,13 +13,15 @@ import torch
 
 from decentra.ledger.apply import fragment_roots
 from decentra.ledger.chain import entry_digest
-from decentra.ledger.entry import Entry
+from decentra.ledger.entry import Counted, Entry
 from decentra.ledger.state import State
 from decentra.ledger.store import Store, Vote, object_digest
+from decentra.outer.average import coefficient_bits
 from decentra.rounds import records
+from decentra.rounds.member import PERIODS_TO_SILENCE, Member
 from decentra.rounds.reduction import reduce
 from decentra.rounds.view import is_quorum
-from decentra.types import Digest, Intervals, PeerId
+from decentra.types import Digest, PeerId
 from decentra.wire.v1 import swarm_pb2
 from sims.experiments.protocol_fuzz.machines import Node
 
@@ -51,6 +53,10 @@ class Watch:
     _packed: dict[Digest, torch.Tensor] = field(default_factory=dict)
     _counted: dict[Digest, int] = field(default_factory=dict)
     _committed: list[tuple[int, int]] = field(default_factory=list)
+    _committed_by: dict[PeerId, list[tuple[int, int]]] = field(default_factory=dict)
+    _last_root: dict[tuple[PeerId, int], Digest] = field(default_factory=dict)
+    _sent_with: dict[Digest, Digest | None] = field(default_factory=dict)
+    _left: dict[Digest, Digest] = field(default_factory=dict)
 
     def newest(self) -> State:
         """The state that most entries led to, on whatever machine."""
@@ -99,11 +105,14 @@ class Watch:
                 self._fail(node, f"two entries {r} are chosen, the second in ballot {ballot}")
             self._check_held(r, self._parsed[name], counting)
 
-    def composed(self, leader: Node, silence_s: float, entry: Entry) -> None:
+    def composed(self, leader: Node, member: Member, entry: Entry) -> None:
         """A leader has composed an entry: it hears nobody whose incarnation in that view has been gone for longer than a silence."""
-        for member in self.states[entry.r].members:
-            ended_s = self.swarm.by_peer(member.peer).lost.get(member.incarnation)
-            if member.peer in entry.heard and ended_s is not None and self.swarm.now() - ended_s > 1.5 * silence_s + 1.0:
+        for heard in (m for m in self.states[entry.r].members if m.peer in entry.heard):
+            ended_s, beat = self.swarm.by_peer(heard.peer).lost.get(heard.incarnation), member.beats.get(heard.peer)
+            if ended_s is None:
+                continue
+            silence_s = max(member.silence_s(), PERIODS_TO_SILENCE * beat.period_s if beat is not None else 0.0)
+            if self.swarm.now() - ended_s > 1.5 * silence_s + 1.0:
                 self._fail(leader, f"entry {entry.r} hears an incarnation that ended {self.swarm.now() - ended_s:.0f} s ago")
 
     def _check_held(self, r: int, entry: Entry, accepters: list[PeerId]) -> None:
@@ -150,18 +159,36 @@ class Watch:
             if counted.root in self._counted:
                 self._fail(node, f"entry {r} counts a root that entry {self._counted[counted.root]} counted")
             self._counted[counted.root] = r
-            self._commit_ids(node, r, counted.claim)
-        if entry.sync is not None:
+            self._commit_ids(node, r, counted)
+            self._check_residual(node, counted, entry.fragment)
+        for peer in entry.removed:
+            self._last_root = {key: root for key, root in self._last_root.items() if key[0] != peer}
+        if entry.counted:
             self._check_sums(node, entry)
 
-    def _commit_ids(self, node: Node, r: int, claim: Intervals) -> None:
-        for start, stop in claim:
+    def _commit_ids(self, node: Node, r: int, counted: Counted) -> None:
+        for start, stop in counted.claim:
             if any(start < known_stop and known_start < stop for known_start, known_stop in self._committed):
                 self._fail(node, f"entry {r} commits ids that were committed before, of [{start}, {stop})")
-        self._committed = _merged([*self._committed, *claim])
+        self._committed = _merged([*self._committed, *counted.claim])
+        self._committed_by[counted.sender] = _merged([*self._committed_by.get(counted.sender, []), *counted.claim])
+
+    def _check_residual(self, node: Node, counted: Counted, fragment: int) -> None:
+        """A counted contribution sent what its sender's last counted one of that fragment lost: all of it, once."""
+        key = (counted.sender, fragment)
+        before, self._last_root[key] = self._last_root.get(key), counted.root
+        if self.swarm.codec.feedback and counted.root in self._sent_with:
+            owed = self._left.get(before) if before is not None else None
+            if self._sent_with[counted.root] != owed:
+                what = "no residual" if self._sent_with[counted.root] is None else "another residual"
+                self._fail(node, f"{counted.sender[:8]} sends {what} than what its last counted root of fragment {fragment} left")
+
+    def residual_kept(self, fragment_root: Digest, sent: Digest | None, left: Digest) -> None:
+        """A contribution was made with the residual `sent` (its digest, None for none) and left another."""
+        self._sent_with[fragment_root], self._left[fragment_root] = sent, left
 
     def _check_sums(self, node: Node, entry: Entry) -> None:
-        """Every blob is what its owner must make of exactly the contributions that the entry counts."""
+        """Every blob is what must be made of exactly the contributions that the entry counts."""
         assert self.swarm.run is not None
         machine = self.swarm.run.machine
         packed = {c.sender: self._packed[c.root] for c in entry.counted if c.root in self._packed}
@@ -169,21 +196,32 @@ class Watch:
             self._fail(node, f"entry {entry.r} counts a contribution that nobody wrote down")
             return
         weights = {c.sender: c.weight_tokens for c in entry.counted}
-        up, down = machine.codecs[machine.up], machine.codecs[machine.down]
-        whole = reduce(packed, weights, up, down)
+        if machine.gather:
+            wanted = [(object_digest(packed[p].numpy().tobytes()), coefficient_bits(weights[p], sum(weights.values()))) for p in sorted(packed)]
+            if [(t.blob, t.coefficient_bits) for each in entry.sums for t in each.terms] != wanted:
+                self._fail(node, f"the terms of entry {entry.r} are not the contributions it counts")
+            return
+        whole = reduce(packed, weights, machine.codecs[machine.up], machine.codecs[machine.down])
         for each in entry.sums:
             part = whole[each.first_block : each.first_block + each.num_blocks]
             if len(each.terms) != 1 or object_digest(part.numpy().tobytes()) != each.terms[0].blob:
                 self._fail(node, f"blocks {each.first_block}+{each.num_blocks} of entry {entry.r} are not the average of what it counts")
 
-    def offered(self, node: Node, sync: int, signed: bytes) -> None:
-        """A member has written down what it will offer: its bytes, by their root."""
+    def offered(self, node: Node, signed: bytes) -> None:
+        """A member has written down what it will offer: what its replica carries is counted as its own, or claimed now."""
+        self.num_events += 1
         raw = node.files.read("offer.bin")
-        assert raw is not None
-        payload = swarm_pb2.Signed.FromString(signed).payload
-        root, chunks = records.root_of(payload), swarm_pb2.Contribution.FromString(payload).num_chunks
+        assert raw is not None and node.trainer is not None
+        message = swarm_pb2.Contribution.FromString(swarm_pb2.Signed.FromString(signed).payload)
+        root = records.root_of(swarm_pb2.Signed.FromString(signed).payload)
         data = raw[4 + int.from_bytes(raw[:4], "little") :]
-        self._packed[root] = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(chunks, -1)
+        self._packed[root] = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(message.num_chunks, -1)
+        claim = [(i.start, i.stop) for i in message.claim]
+        mine = _merged([*self._committed_by.get(node.peer, []), *claim])
+        if not _within(list(node.trainer.carried), mine):
+            self._fail(node, f"its replica carries ids that it neither claims for sync {message.sync} nor had counted")
+        if not _within(claim, _merged(list(node.trainer.carried))):
+            self._fail(node, f"it claims ids for sync {message.sync} that are not in its replica")
         self.swarm.spring("offered", node)
 
     # -- states -----------------------------------------------------------------------------------------------------
@@ -234,3 +272,8 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         elif start < stop:
             merged.append((start, stop))
     return merged
+
+
+def _within(spans: list[tuple[int, int]], merged: list[tuple[int, int]]) -> bool:
+    """Whether every id of `spans` is in `merged`."""
+    return all(any(first <= start and stop <= last for first, last in merged) for start, stop in spans if start < stop)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,10 +16,11 @@ import torch
 from decentra.identity.keys import Identity
 from decentra.ledger import intervals
 from decentra.ledger.files import MemoryFiles
+from decentra.outer.fragments import Fragment
 from decentra.rounds import partition
 from decentra.rounds.member import Member
 from decentra.transport.memory import MemoryTransport
-from decentra.types import PeerId, SlotPlan, SlotResult
+from decentra.types import Intervals, PeerId, SlotPlan, SlotResult
 
 CHUNKS = 9
 RATE_BYTES_PER_S, DELAY_S = 1.25e6, 0.02
@@ -67,18 +68,24 @@ def _remembered(best_times: Any) -> Any:
 
 
 class CheapTrainer:
-    """A trainer port without a model: local = anchor + noise seeded by who, which process, when and on what."""
+    """A trainer port without a model: a replica drifts by noise seeded by who, which process, when and on what."""
 
-    def __init__(self, anchor: torch.Tensor, seed: int, step_s: float) -> None:
+    def __init__(self, anchor: torch.Tensor, seed: int, step_s: float, fragments: Sequence[Fragment]) -> None:
         self.local = torch.zeros_like(anchor)
         self.step_s = step_s
         self.stalled_until_s = 0.0
+        self.spoiled_sync = -1
         self.abandoned = 0
-        self._anchor, self._seed, self._progress = anchor, seed, (0, 0)
+        self.carried: Intervals = ()
+        """Ids in the replica: trained since it last started at the anchor as a whole."""
+        self._anchor, self._seed, self._fragments, self._progress = anchor, seed, fragments, (0, 0)
 
     async def train(self, plan: SlotPlan) -> SlotResult:
         """See rounds.ports.TrainerPort."""
         start = self._anchor.clone()
+        if not plan.fresh:
+            synced = self._fragments[(plan.sync - 1) % len(self._fragments)].elements
+            start, start[synced] = self.local.clone(), start[synced]
         steps = min(plan.num_steps, intervals.total(plan.lease) // BATCH_SAMPLES)
         try:
             for step in range(steps):
@@ -89,10 +96,13 @@ class CheapTrainer:
             raise
         finally:
             self._progress = (0, 0)
-        first = plan.lease[0][0] if plan.lease else 0
-        generator = torch.Generator().manual_seed(1000 * plan.sync + self._seed + 7919 * first)
-        self.local.copy_(start + torch.randn(start.shape, generator=generator))
         samples = steps * BATCH_SAMPLES
+        trained = intervals.split(plan.lease, samples)[0]
+        generator = torch.Generator().manual_seed(1000 * plan.sync + self._seed + 7919 * (trained[0][0] if trained else 0))
+        self.local.copy_(start + torch.randn(start.shape, generator=generator))
+        self.carried = intervals.join(() if plan.fresh else self.carried, trained)
+        if plan.sync == self.spoiled_sync:
+            self.local[0] = float("nan")
         return SlotResult(plan.sync, steps, samples, samples * 128, 1.0, steps * self.step_s)
 
     def progress(self) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
+
 from decentra.ledger import apply
 from decentra.ledger.entry import Entry
 from decentra.ledger.state import Member as ViewMember
@@ -19,9 +21,11 @@ from decentra.ledger.state import State, Transition, move_leases
 from decentra.ledger.store import Store, Vote
 from decentra.rounds import accept, ballot, compose, contribute, exchange, lead, leases, life, records
 from decentra.rounds import member as members
+from decentra.rounds.carried import Carried
 from decentra.rounds.member import Member
 from decentra.rounds.offers import Offer, OfferBook
 from decentra.rounds.parts import HeldContribution
+from decentra.rounds.residuals import FOLDER, Residuals
 from decentra.types import Intervals, PeerId
 from decentra.wire.v1 import rounds_pb2
 
@@ -169,6 +173,34 @@ def claim_counted_twice() -> AbstractContextManager[None]:
     return patched((leases, "settle", settle_wrongly), (apply, "move_leases", move_wrongly))
 
 
+def residual_sent_twice() -> AbstractContextManager[None]:
+    """The first residual that a restarted member takes is the one before the contribution that was counted meanwhile."""
+    before = Residuals.before
+
+    def stale(kept: Residuals, fragment: int, counted_root: str, num_elements: int) -> torch.Tensor | None:
+        held = f"{FOLDER}/{fragment}/{counted_root}"
+        others = [name for name in kept._files.names(f"{FOLDER}/{fragment}") if name != held]
+        first = not hasattr(kept, "asked")
+        kept.asked = True  # type: ignore[attr-defined]
+        if first and counted_root and others:
+            return before(kept, fragment, others[0].rsplit("/", 1)[1], num_elements)
+        return before(kept, fragment, counted_root, num_elements)
+
+    return patched((Residuals, "before", stale))
+
+
+def tag_per_peer() -> AbstractContextManager[None]:
+    """S keeps one last counted root a member, not one a fragment."""
+    counted = apply._counted
+
+    def counted_once(member: ViewMember, entry: Entry) -> ViewMember:
+        after = counted(member, entry)
+        root = after.last_roots[entry.fragment]
+        return dataclasses.replace(after, last_roots=(root,) * len(after.last_roots)) if after is not member else member
+
+    return patched((apply, "_counted", counted_once))
+
+
 # -- coming and going ---------------------------------------------------------------------------------------------------
 
 
@@ -188,8 +220,7 @@ def dead_incarnation_heard() -> AbstractContextManager[None]:
     movers = compose._movers
 
     def heard(member: Member) -> tuple[PeerId, ...]:
-        limit = member.now() - member.silence_s()
-        fresh = {peer for peer, beat in member.beats.items() if beat.time_s >= limit} | {member.peer}
+        fresh = {peer for peer, beat in member.beats.items() if member.is_fresh(beat)} | {member.peer}
         return tuple(p for p in member.state.peers() if p in fresh)
 
     def known_movers(member: Member) -> tuple[list[ViewMember], list[PeerId]]:
@@ -199,6 +230,17 @@ def dead_incarnation_heard() -> AbstractContextManager[None]:
     return patched((Member, "heard", heard), (compose, "_movers", known_movers))
 
 
+def replica_kept() -> AbstractContextManager[None]:
+    """A member that finds itself out of the view, or left behind in mid-slot, goes on from its replica when it is back."""
+    restart = Carried.restart
+
+    def kept(carried: Carried) -> None:
+        if carried.num_fragments == 1:
+            restart(carried)
+
+    return patched((Carried, "restart", kept))
+
+
 PLANTED: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "no promise phase": no_promise_phase,
     "nameless ballots": nameless_ballots,
@@ -206,7 +248,10 @@ PLANTED: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "commit before held": commit_before_held,
     "mixed versions": mixed_versions,
     "claim counted twice": claim_counted_twice,
+    "residual sent twice": residual_sent_twice,
+    "tag per peer": tag_per_peer,
     "leaver takes certificate": leaver_takes_certificate,
     "dead incarnation heard": dead_incarnation_heard,
+    "replica kept": replica_kept,
 }
 """By the name that --planted takes."""

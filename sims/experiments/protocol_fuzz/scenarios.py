@@ -62,6 +62,23 @@ async def oldest_leaves(schedule: Schedule) -> None:
     await schedule.progress(GO_ON_S)
 
 
+async def asleep(schedule: Schedule) -> None:
+    """One member is cut off, its process alive, until the others have removed it; then it is back."""
+    swarm = schedule.swarm
+    schedule.repair()
+    await swarm.sleep(8.0)
+    nodes = [node for node, member in schedule.live() if member.in_view()]
+    if not nodes or not schedule.spare([node := schedule.rng.choice(nodes)]):
+        return
+    swarm.isolate(node)
+    for _ in range(60):
+        await swarm.sleep(1.0)
+        if swarm.watch.newest().member(node.peer) is None or schedule.is_over():
+            break
+    swarm.heal()
+    await swarm.sleep(schedule.rng.choice((0.5, 5.0)))
+
+
 async def links_slow_for_good(schedule: Schedule) -> None:
     """The links of a part of the machines get ten times slower and stay so."""
     swarm, rng = schedule.swarm, schedule.rng
@@ -123,6 +140,7 @@ async def new_addresses(schedule: Schedule) -> None:
 SCENARIOS: dict[str, Callable[[Schedule], Awaitable[None]]] = {
     "minority vanishes": minority_vanishes,
     "oldest leaves": oldest_leaves,
+    "asleep": asleep,
     "links slow for good": links_slow_for_good,
     "broken ring": broken_ring,
     "half vanish": half_vanish,

@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from decentra.config import CodecConfig
 from decentra.ledger.state import next_members
 from decentra.rounds.member import Member
 from decentra.rounds.view import is_quorum
@@ -40,6 +41,7 @@ class Shape:
     work_s: float
     chunks: int
     fragments: int
+    codec: CodecConfig
     strikes: int
     scenario: str
 
@@ -56,7 +58,8 @@ class Shape:
             snapshot_every=rng.choice((2, 4, 8)),
             work_s=rng.choice((0.002, 0.002, 0.05, 0.3)),
             chunks=rng.randint(3, 9) if peers < 10 else 4,
-            fragments=rng.choice((1, 1, 2)),
+            fragments=rng.choice((1, 2)),
+            codec=CodecConfig(aggregate=rng.choice(("reduce", "reduce", "gather")), feedback=rng.choice((0.0, 1.0))),
             strikes=rng.randint(3, 14) if peers < 10 else rng.randint(2, 5),
             scenario=rng.choice((*SCENARIOS, *[""] * len(SCENARIOS))),
         )
@@ -69,6 +72,7 @@ class Shape:
             SYNCS,
             self.snapshot_every,
             work_s=self.work_s,
+            codec=self.codec,
             chunks=self.chunks,
             fragments=self.fragments,
             inner_steps=10 if self.peers < 10 else 6,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from decentra import build
-from decentra.config import OuterConfig, RunConfig
+from decentra.config import CodecConfig, OuterConfig, RunConfig
 from decentra.directory.memory import MemoryBoard, MemoryDirectory
 from decentra.errors import PeerError, RefusedError
 from decentra.identity.keys import Identity
@@ -68,6 +68,7 @@ class Swarm:
     snapshot_every: int = 8
     rate: float = RATE_BYTES_PER_S
     work_s: float = 0.002
+    codec: CodecConfig = field(default_factory=CodecConfig)
     chunks: int = CHUNKS
     fragments: int = 1
     inner_steps: int = 10
@@ -138,7 +139,8 @@ class Swarm:
 
     def _start(self, node: Node, ports: Ports, server: Server, tensors: OuterTensors, reached: catchup.Reached) -> None:
         assert self.run is not None
-        node.trainer = CheapTrainer(tensors.anchor, node.number + 7_000_003 * node.boots, node.step_s)
+        seed = node.number + 7_000_003 * node.boots
+        node.trainer = CheapTrainer(tensors.anchor, seed, node.step_s, self.run.machine.fragments)
         ports.trainer = node.trainer
         me = announced(node.peer, ports.store.incarnation, True, self.run)
         node.member = WatchedMember(self, node, self.run, ports, reached.state, reached.state_hash, tensors, me)
@@ -170,6 +172,7 @@ class Swarm:
             stop_syncs=self.stop_syncs,
             snapshot_every=self.snapshot_every,
             outer=OuterConfig(inner_steps=self.inner_steps),
+            codec=self.codec,
         )
         layout = Layout.of((f"w{i}", (4096 - i,)) for i in range(self.chunks))
         tensors = empty_tensors(layout)

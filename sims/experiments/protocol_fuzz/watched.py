@@ -7,10 +7,15 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from decentra.ledger.chain import bytes_block
 from decentra.ledger.entry import Entry
 from decentra.ledger.store import Store, Vote
 from decentra.rounds import compose
 from decentra.rounds.member import Member
+from decentra.rounds.residuals import Residuals
+from decentra.types import Digest
 
 if TYPE_CHECKING:
     from sims.experiments.protocol_fuzz.machines import Node
@@ -43,7 +48,25 @@ class WatchedStore(Store):
         super().save_offer(sync, signed)
         if self._lives():
             assert self.swarm is not None
-            self.swarm.watch.offered(self.node, sync, signed)
+            self.swarm.watch.offered(self.node, signed)
+
+
+class WatchedResiduals(Residuals):
+    """Residuals that report with which one a contribution was made, and which one it left."""
+
+    def __init__(self, swarm: Swarm, residuals: Residuals) -> None:
+        super().__init__(residuals._files)
+        self._swarm = swarm
+        self._sent: dict[int, Digest | None] = {}
+
+    def before(self, fragment: int, counted_root: str, num_elements: int) -> torch.Tensor | None:
+        found = super().before(fragment, counted_root, num_elements)
+        self._sent[fragment] = None if found is None else bytes_block(found.numpy().tobytes())
+        return found
+
+    def keep(self, fragment: int, root: str, residual: torch.Tensor) -> None:
+        super().keep(fragment, root, residual)
+        self._swarm.watch.residual_kept(bytes.fromhex(root), self._sent.get(fragment), bytes_block(residual.numpy().tobytes()))
 
 
 class WatchedMember(Member):
@@ -52,6 +75,7 @@ class WatchedMember(Member):
     def __init__(self, swarm: Swarm, node: Node, *arguments: Any) -> None:
         self.swarm, self.node = swarm, node
         super().__init__(*arguments)
+        self.residuals = WatchedResiduals(swarm, self.residuals)
 
     def now(self) -> float:
         return self.node.clock_offset_s + self.node.clock_rate * asyncio.get_running_loop().time()
@@ -75,7 +99,7 @@ def watched_composing() -> Iterator[None]:
     def entry(member: Member, *arguments: Any) -> Entry | None:
         made = original(member, *arguments)
         if made is not None and isinstance(member, WatchedMember):
-            member.swarm.watch.composed(member.node, member.silence_s(), made)
+            member.swarm.watch.composed(member.node, member, made)
         return made
 
     compose.entry = entry
