@@ -7,7 +7,7 @@ import heapq
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,6 +22,37 @@ class Deadlock(RuntimeError):
     """Every task waits and no timer is set: nothing can ever happen again."""
 
 
+class _Soon(asyncio.Handle):
+    """asyncio's handle without its debugging, which costs more than most callbacks here."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Any, args: Any, loop: VirtualLoop, context: Context | None) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop, self._callback, self._args = loop, callback, args
+        self._cancelled, self._repr, self._source_traceback = False, None, None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]
+
+
+class _Later(asyncio.TimerHandle):
+    """The same for a timer."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: VirtualLoop, context: Context | None) -> None:
+        _Soon.__init__(self, callback, args, loop, context)  # type: ignore[arg-type]
+        self._when, self._scheduled = when, True
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback = self._args = None  # type: ignore[assignment]
+            self._loop._timer_handle_cancelled(self)  # type: ignore[attr-defined]
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """The standard loop on virtual time. Threads and sockets do not belong on it.
 
@@ -29,24 +60,31 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     tasks would do is put off until it thaws, while time and all others go on.
     """
 
-    _ready: deque[asyncio.Handle]
+    _ready: deque[Any]
     _stopping: bool
 
     def __init__(self) -> None:
         super().__init__(selectors.SelectSelector())
         self._now_s = 0.0
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, Any]] = []
         self._num_timers = self._num_cancelled = 0
-        self._frozen: dict[str, list[asyncio.Handle]] = {}
+        self._frozen: dict[str, list[Any]] = {}
 
     def time(self) -> float:
         """Virtual seconds since the loop began."""
         return self._now_s
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
         """See asyncio."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True
+        handle = _Soon(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """See asyncio."""
+        timer = _Later(when, callback, args, self, context)
         self._num_timers += 1
         heapq.heappush(self._timers, (when, self._num_timers, timer))
         return timer
@@ -59,7 +97,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Let a process go on; all that it missed happens to it now."""
         self._ready.extend(self._frozen.pop(process, ()))
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+    def _timer_handle_cancelled(self, handle: Any) -> None:
         if not handle._scheduled:
             return
         self._num_cancelled += 1

@@ -197,7 +197,8 @@ class Watch:
             return
         weights = {c.sender: c.weight_tokens for c in entry.counted}
         if machine.gather:
-            wanted = [(object_digest(packed[p].numpy().tobytes()), coefficient_bits(weights[p], sum(weights.values()))) for p in sorted(packed)]
+            total = sum(weights.values())
+            wanted = [(object_digest(packed[p].numpy().tobytes()), coefficient_bits(weights[p], total)) for p in sorted(packed)]
             if [(t.blob, t.coefficient_bits) for each in entry.sums for t in each.terms] != wanted:
                 self._fail(node, f"the terms of entry {entry.r} are not the contributions it counts")
             return
