@@ -25,10 +25,10 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print every event and note of each schedule")
     parser.add_argument("--planted", choices=sorted(PLANTED), default="", help="with this bug in the product")
     options = parser.parse_args()
-    began_s, totals, failed = time.perf_counter(), [0, 0, 0], 0
+    began_s, totals, cpu_s, failed = time.perf_counter(), [0, 0, 0], 0.0, 0
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for number, outcome in enumerate(outcomes(seeds, options.processes, options.trace, options.planted), 1):
-        failed += bool(outcome.fault)
+        failed, cpu_s = failed + bool(outcome.fault), cpu_s + outcome.cpu_s
         totals = [total + more for total, more in zip(totals, (outcome.rounds, outcome.syncs, outcome.events), strict=True)]
         report(outcome, options.trace, options.seeds <= 5, options.planted)
         if number % PROGRESS_SEEDS == 0:
@@ -36,7 +36,7 @@ def main() -> int:
     seconds = time.perf_counter() - began_s
     print(
         f"{options.seeds} seeds, {totals[0]} rounds ({totals[1]} syncs), {totals[2]} events judged, "
-        f"{failed} violations, {seconds:.1f} s on {options.processes} processes"
+        f"{failed} violations, {seconds:.1f} s on {options.processes} processes, {cpu_s:.0f} CPU s"
     )
     return 1 if failed else 0
 

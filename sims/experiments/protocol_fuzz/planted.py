@@ -16,6 +16,7 @@ import torch
 
 from decentra.ledger import apply
 from decentra.ledger.entry import Entry
+from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import State, Transition, move_leases
 from decentra.ledger.store import Store, Vote
@@ -183,7 +184,9 @@ def residual_sent_twice() -> AbstractContextManager[None]:
         first = not hasattr(kept, "asked")
         kept.asked = True  # type: ignore[attr-defined]
         if first and counted_root and others:
-            return before(kept, fragment, others[0].rsplit("/", 1)[1], num_elements)
+            aside = MemoryFiles()
+            aside.write(others[0], kept._files.read(others[0]) or b"")
+            return before(Residuals(aside), fragment, others[0].rsplit("/", 1)[1], num_elements)
         return before(kept, fragment, counted_root, num_elements)
 
     return patched((Residuals, "before", stale))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from decentra.directory.memory import MemoryBoard
+from sims.experiments.protocol_fuzz.machines import Node
 
 if TYPE_CHECKING:
     from sims.experiments.protocol_fuzz.schedule import Schedule
@@ -41,25 +42,31 @@ async def minority_vanishes(schedule: Schedule) -> None:
     await schedule.progress(GO_ON_S)
 
 
-async def oldest_leaves(schedule: Schedule) -> None:
-    """In fair weather the oldest member leaves, which decides ties: the rest goes on where an entry has let it go."""
+async def all_but_one_leave(schedule: Schedule) -> None:
+    """In fair weather the oldest member, which decides ties, leaves, then the next, as far as one: the rest always goes on."""
     swarm = schedule.swarm
     schedule.repair()
-    await swarm.sleep(15.0)
-    state = swarm.watch.newest()
-    node = swarm.by_peer(state.members[0].peer)
-    whole = all(schedule.is_whole(m.peer, m.incarnation) and swarm.by_peer(m.peer).member is not None for m in state.members)
-    if not whole or len(state.members) == 1 or node.member is None or node.task is None or not state.started(swarm.start_members):
-        return
-    asked_s = swarm.now()
+    await swarm.sleep(12.0)
+    for _ in range(4):
+        state = swarm.watch.newest()
+        node = swarm.by_peer(state.members[0].peer)
+        whole = all(schedule.is_whole(m.peer, m.incarnation) and swarm.by_peer(m.peer).member is not None for m in state.members)
+        if not whole or len(state.members) == 1 or node.task is None or not state.started(swarm.start_members):
+            break
+        await _leave_in_peace(schedule, node, node.task)
+        await schedule.progress(GO_ON_S)
+
+
+async def _leave_in_peace(schedule: Schedule, node: Node, task: asyncio.Task[None]) -> None:
+    """It is gone once others hold the certificate that let it go; where it went as if crashed it may be needed, and is back."""
+    swarm = schedule.swarm
+    asked_s, member = swarm.now(), node.member
     swarm.leave(node)
-    await swarm.unless_failed(asyncio.wait([node.task], timeout=30.0))
-    if not node.task.done() or node.member.in_view() or swarm.now() - asked_s > LEFT_IN_TIME_S:
-        # It went as if crashed, so it may be needed.
+    await swarm.unless_failed(asyncio.wait([task], timeout=30.0))
+    if not task.done() or member is None or member.in_view() or swarm.now() - asked_s > LEFT_IN_TIME_S:
         swarm.kill(node)
         node.gone = False
         swarm.boot(node)
-    await schedule.progress(GO_ON_S)
 
 
 async def asleep(schedule: Schedule) -> None:
@@ -139,7 +146,7 @@ async def new_addresses(schedule: Schedule) -> None:
 
 SCENARIOS: dict[str, Callable[[Schedule], Awaitable[None]]] = {
     "minority vanishes": minority_vanishes,
-    "oldest leaves": oldest_leaves,
+    "all but one leave": all_but_one_leave,
     "asleep": asleep,
     "links slow for good": links_slow_for_good,
     "broken ring": broken_ring,

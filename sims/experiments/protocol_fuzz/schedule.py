@@ -61,7 +61,7 @@ class Shape:
             fragments=rng.choice((1, 2)),
             codec=CodecConfig(aggregate=rng.choice(("reduce", "reduce", "gather")), feedback=rng.choice((0.0, 1.0))),
             strikes=rng.randint(3, 14) if peers < 10 else rng.randint(2, 5),
-            scenario=rng.choice((*SCENARIOS, *[""] * len(SCENARIOS))),
+            scenario=rng.choice((*SCENARIOS, *[""] * 5)),
         )
 
     def swarm(self) -> Swarm:
