@@ -34,7 +34,7 @@ def strike_at(schedule: Schedule, node: Node) -> None:
         swarm.kill(node, lose_files=True)
         swarm.boot(node)
     elif kind == "leave":
-        swarm.leave(node)
+        swarm.leave(node, switch_off=True)
     elif kind == "freeze":
         _freeze(schedule, node)
     elif kind == "disk":
@@ -96,7 +96,7 @@ def _lose(schedule: Schedule) -> None:
 def _leave(schedule: Schedule) -> None:
     nodes = [node for node, member in schedule.live() if member.in_view()]
     if nodes and schedule.spare([node := schedule.rng.choice(nodes)]):
-        schedule.swarm.leave(node)
+        schedule.swarm.leave(node, switch_off=True)
 
 
 def _join(schedule: Schedule) -> None:

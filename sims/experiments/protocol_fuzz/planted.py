@@ -234,12 +234,14 @@ def dead_incarnation_heard() -> AbstractContextManager[None]:
 
 
 def replica_kept() -> AbstractContextManager[None]:
-    """A member that finds itself out of the view, or left behind in mid-slot, goes on from its replica when it is back."""
+    """A member that finds itself out of the view, or left behind in mid-slot, forgets its samples, but not what they did to
+    its replica."""
     restart = Carried.restart
 
     def kept(carried: Carried) -> None:
-        if carried.num_fragments == 1:
-            restart(carried)
+        fresh = carried.fresh or carried.num_fragments == 1
+        restart(carried)
+        carried.fresh = fresh
 
     return patched((Carried, "restart", kept))
 

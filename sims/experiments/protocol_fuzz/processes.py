@@ -239,11 +239,14 @@ class Processes:
         self.thaw(node)
         node.transport = node.member = node.task = node.booting = node.trainer = None
 
-    def leave(self, node: Node) -> None:
+    def leave(self, node: Node, switch_off: bool = False) -> None:
+        """Ask to go; switch_off: the process ends as soon as it may, so that nobody can ask it for anything any more."""
         self.say(f"EVENT leave {node.name}")
-        assert node.member is not None
+        assert node.member is not None and node.task is not None
         node.member.leave()
         node.gone = True
+        if switch_off:
+            node.task.add_done_callback(lambda task: self.kill(node) if node.task is task else None)
 
     def freeze(self, node: Node) -> None:
         """The process stops in mid-step, as by SIGSTOP; its connections stay open."""

@@ -61,10 +61,11 @@ async def _leave_in_peace(schedule: Schedule, node: Node, task: asyncio.Task[Non
     """It is gone once others hold the certificate that let it go; where it went as if crashed it may be needed, and is back."""
     swarm = schedule.swarm
     asked_s, member = swarm.now(), node.member
-    swarm.leave(node)
+    swarm.leave(node, switch_off=True)
     await swarm.unless_failed(asyncio.wait([task], timeout=30.0))
     if not task.done() or member is None or member.in_view() or swarm.now() - asked_s > LEFT_IN_TIME_S:
-        swarm.kill(node)
+        if node.up:
+            swarm.kill(node)
         node.gone = False
         swarm.boot(node)
 
@@ -105,7 +106,10 @@ async def broken_ring(schedule: Schedule) -> None:
     for node, following in zip(ring, [*ring[1:], *ring[:1]], strict=True):
         if node is not following:
             swarm.cut(node, following, both=False)
-    await swarm.sleep(schedule.rng.choice((5.0, 20.0, 60.0)))
+    if len(ring) >= 5 and all(n.up for n in ring):
+        await schedule.progress(GO_ON_S)
+    else:
+        await swarm.sleep(schedule.rng.choice((5.0, 20.0, 60.0)))
 
 
 async def half_vanish(schedule: Schedule) -> None:
