@@ -1,4 +1,5 @@
-"""python -m sims.experiments.protocol_fuzz --seeds N [--first-seed K] [--processes 2] [--trace] [--planted NAME]
+"""python -m sims.experiments.protocol_fuzz --seeds N [--first-seed K] [--processes 2] [--trace]
+    [--planted NAME] [--first-failure]
 
 Plays N fault schedules on the virtual clock and judges every vote, log write and state of every member. A failing seed is
 one line with the command that plays it again; exit code 1 if there is any.
@@ -24,18 +25,21 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2, help="processes that play side by side")
     parser.add_argument("--trace", action="store_true", help="print every event and note of each schedule")
     parser.add_argument("--planted", choices=sorted(PLANTED), default="", help="with this bug in the product")
+    parser.add_argument("--first-failure", action="store_true", help="stop at the first seed that fails")
     options = parser.parse_args()
-    began_s, totals, cpu_s, failed = time.perf_counter(), [0, 0, 0], 0.0, 0
+    began_s, totals, cpu_s, failed, number = time.perf_counter(), [0, 0, 0], 0.0, 0, 0
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for number, outcome in enumerate(outcomes(seeds, options.processes, options.trace, options.planted), 1):
         failed, cpu_s = failed + bool(outcome.fault), cpu_s + outcome.cpu_s
         totals = [total + more for total, more in zip(totals, (outcome.rounds, outcome.syncs, outcome.events), strict=True)]
         report(outcome, options.trace, options.seeds <= 5, options.planted)
+        if failed and options.first_failure:
+            break
         if number % PROGRESS_SEEDS == 0:
             print(f"... {number} seeds, {failed} failed, {time.perf_counter() - began_s:.0f} s", flush=True)
     seconds = time.perf_counter() - began_s
     print(
-        f"{options.seeds} seeds, {totals[0]} rounds ({totals[1]} syncs), {totals[2]} events judged, "
+        f"{number} seeds, {totals[0]} rounds ({totals[1]} syncs), {totals[2]} events judged, "
         f"{failed} violations, {seconds:.1f} s on {options.processes} processes, {cpu_s:.0f} CPU s"
     )
     return 1 if failed else 0

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from decentra.ledger import apply
+from decentra.ledger.chain import entry_digest
 from decentra.ledger.entry import Entry
 from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import Member as ViewMember
@@ -28,7 +29,7 @@ from decentra.rounds.offers import Offer, OfferBook
 from decentra.rounds.parts import HeldContribution
 from decentra.rounds.residuals import FOLDER, Residuals
 from decentra.types import Intervals, PeerId
-from decentra.wire.v1 import rounds_pb2
+from decentra.wire.v1 import rounds_pb2, swarm_pb2
 
 
 @contextlib.contextmanager
@@ -61,9 +62,9 @@ def no_promise_phase() -> AbstractContextManager[None]:
 
 
 def nameless_ballots() -> AbstractContextManager[None]:
-    """A signature names run, round and entry, not the ballot; so a leader that must propose an entry again counts those who
+    """A signature names run, round and entry, not the ballot; so a leader that must propose an entry again counts whoever
     signed it in an earlier attempt. The certificate's own check of the ballot goes with it."""
-    payload, fault, quorum = records.vote_payload, members.certificate_fault, lead.is_quorum
+    payload, fault, quorum, sign = records.vote_payload, members.certificate_fault, lead.is_quorum, accept._signed_vote
     signed: dict[tuple[int, bytes], dict[PeerId, bytes]] = {}
 
     def vote_payload(vote: ballot.VotePayload) -> bytes:
@@ -72,17 +73,21 @@ def nameless_ballots() -> AbstractContextManager[None]:
     def certificate_fault(certificate: ballot.Certificate, *rest: Any) -> str:
         return fault(dataclasses.replace(certificate, ballot=0), *rest)
 
+    def signed_vote(member: Member, message: rounds_pb2.Proposal) -> bytes:
+        vote = sign(member, message)
+        signed.setdefault((message.r, entry_digest(message.entry)), {})[member.peer] = vote
+        return vote
+
     def is_quorum(view: Sequence[ViewMember], peers: Collection[PeerId]) -> bool:
         if isinstance(peers, dict) and peers and all(isinstance(vote, bytes) for vote in peers.values()):
-            vote = records.swarm_pb2.Vote.FromString(records.to_signed(next(iter(peers.values()))).payload)
-            known = signed.setdefault((vote.r, vote.entry_digest), {})
-            known.update(peers)
-            peers.update(known)
+            vote = swarm_pb2.Vote.FromString(records.to_signed(next(iter(peers.values()))).payload)
+            peers.update(signed.get((vote.r, vote.entry_digest), {}))
         return quorum(view, peers)
 
     return patched(
-        (records, "vote_payload", vote_payload), (members, "certificate_fault", certificate_fault), (lead, "is_quorum", is_quorum)
-    )
+        (records, "vote_payload", vote_payload), (members, "certificate_fault", certificate_fault),
+        (accept, "_signed_vote", signed_vote), (lead, "is_quorum", is_quorum),
+    )  # fmt: skip
 
 
 def lost_disk_votes_again() -> AbstractContextManager[None]:
