@@ -36,6 +36,7 @@ class Machine:
     up: str
     down: str
     start_members: int
+    tokens_a_sample: int
     gather: bool = False
     feedback: float = 0.0
 

@@ -189,6 +189,5 @@ def _publish(member: Member, made: Offer, contribution: HeldContribution) -> Non
     member.wait("the offers of others")
     member.changed.notify()
     request = rounds_pb2.Request(offer=rounds_pb2.Offer(contribution=records.to_signed(made.signed)))
-    for peer in member.state.peers():
-        if peer != member.peer:
-            member.spawn(member.tell(peer, request))
+    for peer in member.within_reach(member.state.peers()):
+        member.spawn(member.tell(peer, request))

@@ -13,6 +13,7 @@ from decentra.ledger.entry import Counted, Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
 from decentra.rounds import accept, ballot, compose, exchange, owner, records
+from decentra.rounds.bounds import MAX_PHASE_CHARS
 from decentra.rounds.offers import Offer
 from decentra.rounds.view import is_quorum
 from decentra.types import PeerId
@@ -102,9 +103,11 @@ async def _prepare(member: Member, attempt: int) -> bytes:
     if not is_quorum(member.state.members, given):
         raise _Conceded("no quorum promised", max((m.highest for m in promises.values() if not m.promised), default=0))
     for promise in given.values():
-        for signed in promise.offers:
+        for signed in promise.offers[: len(member.state.members)]:
             exchange.take_offer(member, signed.SerializeToString())
-    return ballot.forced_entry([(m.accepted_ballot, m.accepted_entry) for m in given.values() if m.HasField("accepted_ballot")])
+    accepted = [(m.accepted_ballot, m.accepted_entry) for m in given.values() if m.HasField("accepted_ballot")]
+    # A member accepts only what may follow this state, in a ballot below the one it then promises: other claims are lies.
+    return ballot.forced_entry([(b, entry) for b, entry in accepted if b < attempt and accept.judged(member, entry)[0] is not None])
 
 
 async def _gather_quorum(member: Member, attempt: int) -> bool:
@@ -262,9 +265,13 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
             refusals.append(str(error))
             return
         if answer.HasField("vote"):
-            votes[peer] = answer.vote.SerializeToString()
+            vote = answer.vote.SerializeToString()
+            if fault := accept.vote_fault(member, peer, proposal, vote):
+                refusals.append(f"{peer[:8]}: {fault}")
+            else:
+                votes[peer] = vote
         else:
-            refusals.append(f"{peer[:8]}: {answer.reason}")
+            refusals.append(f"{peer[:8]}: {answer.reason[:MAX_PHASE_CHARS]}")
             promised.append(answer.highest)
         member.changed.notify()
 

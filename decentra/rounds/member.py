@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -25,6 +25,7 @@ from decentra.ledger.store import Snapshot, Vote
 from decentra.rounds import records
 from decentra.rounds.ballot import certificate_fault
 from decentra.rounds.carried import Carried
+from decentra.rounds.chase import Chases
 from decentra.rounds.fetch import Fetcher
 from decentra.rounds.moves import Moves
 from decentra.rounds.offers import Offer, OfferBook, offer_fault
@@ -61,6 +62,7 @@ class Member:
         self.leading, self.collecting = False, False
         self.leaving, self.leave_by_s = False, math.inf
         self.behind: PeerId | None = None
+        self.chases = Chases()
         self.changed = Changed()
         self.fetcher = Fetcher(self)
         self.history: deque[RoundReport] = deque(maxlen=HISTORY_ENTRIES)
@@ -79,6 +81,7 @@ class Member:
         self.aside: dict[asyncio.Task[None], None] = {}
         self.moves = Moves()
         self.bytes_seen = (0, 0)
+        self.status_said = (-math.inf, "")
         self.round_start_s = self.now()
 
     # -- small questions --------------------------------------------------------------------------------------------
@@ -127,6 +130,11 @@ class Member:
             if (answers and beat is not None and self.is_fresh(beat)) or (member.peer == self.peer and self.in_view()):
                 found.append(member.peer)
         return tuple(found)
+
+    def within_reach(self, peers: Iterable[PeerId]) -> list[PeerId]:
+        """Those of these peers that this node may reach, in order, each once: two that cannot be dialled never meet."""
+        hidden = set() if self.me.dialable else {m.peer for m in self.state.members if not m.dialable}
+        return [peer for peer in dict.fromkeys(peers) if peer and peer != self.peer and peer not in hidden]
 
     def wait(self, what: str) -> None:
         """Say what is being waited for now."""
@@ -189,17 +197,20 @@ class Member:
     async def _commit(self, certified: bytes, source: PeerId) -> bool:
         message = swarm_pb2.CertifiedEntry.FromString(certified)
         async with self._commit_lock:
-            entry = records.parse_entry(message.entry)
-            if entry.r != self.state.r:
-                if entry.r > self.state.r:
+            certificate = records.parse_certificate(message.certificate)
+            r = certificate.r
+            if r != self.state.r:
+                if r > self.state.r:
                     self.fall_behind(source)
                 return False
-            certificate = records.parse_certificate(message.certificate)
             fault = certificate_fault(
-                certificate, self.run.run_id, self.state.lineage, entry.r, entry_digest(message.entry), self.state.members, self._open_vote
+                certificate, self.run.run_id, self.state.lineage, r, entry_digest(message.entry), self.state.members, self._open_vote
             )
-            if fault or entry.state_hash != self.hash:
-                raise ValueError(fault or f"entry {entry.r} stands on another state: this replica has drifted at h_{entry.r}")
+            if fault:
+                raise ValueError(fault)
+            entry = records.parse_entry(message.entry)
+            if (entry.r, entry.state_hash) != (r, self.hash):
+                raise ValueError(f"entry {r} stands on another state: this replica has drifted at h_{r}")
             await self.fetcher.blobs_of(entry, (source,))
             self.mark("certified")
             state = await self.ports.run_blocking(self._apply, entry, message.entry, certified)
@@ -262,6 +273,7 @@ class Member:
         self.attempt, self.beats, self.leader_heard, self.behind = 0, {}, (), None
         self.collecting = self.leading = False
         self.takes_over, self.failing = (), set()
+        self.chases.keep_only(self.state.peers())
         if new_sync:
             self.book.offers.clear()
             self.parts.clear()
@@ -279,14 +291,15 @@ class Member:
 
     def fall_behind(self, donor: PeerId) -> None:
         """Somebody is ahead: catch up from there. Strangers are not believed, for a snapshot is taken on the donor's word."""
-        if self.state.member(donor) is not None:
+        if self.state.member(donor) is not None and self.chases.believes(donor, self.now()):
             self.behind = donor
             self.changed.notify()
 
     def fault_of(self, offer: Offer) -> str:
         """Why an offer cannot be counted in the due sync; "" where it can."""
         machine = self.run.machine
-        return offer_fault(offer, self.state, len(machine.fragments), machine.due(offer.sync).num_chunks, machine.up)
+        chunks = machine.due(offer.sync).num_chunks
+        return offer_fault(offer, self.state, len(machine.fragments), chunks, machine.up, machine.tokens_a_sample)
 
     def vote(self) -> Vote:
         """This member's vote for the due entry."""

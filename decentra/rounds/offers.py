@@ -37,8 +37,9 @@ class Offer:
     lineage: str
 
 
-def offer_fault(offer: Offer, state: State, num_fragments: int, num_chunks: int, codec: str) -> str:
+def offer_fault(offer: Offer, state: State, num_fragments: int, num_chunks: int, codec: str, tokens_a_sample: int) -> str:
     """Why an offer cannot be counted in the due sync of `state`; "" where it can."""
+    lease = state.leases.get(offer.sender, ())
     member = state.member(offer.sender)
     base = offer.sync - num_fragments if offer.sync >= num_fragments else -1
     checks = (
@@ -52,8 +53,13 @@ def offer_fault(offer: Offer, state: State, num_fragments: int, num_chunks: int,
             (offer.codec, offer.num_chunks) != (codec, num_chunks),
             f"it is {offer.num_chunks} chunks of {offer.codec}, not {num_chunks} of {codec}",
         ),
-        (not 0 < offer.weight_tokens < 1 << 48 or offer.num_steps < 1, f"its weight {offer.weight_tokens} is impossible"),
-        (not intervals.is_prefix(offer.claim, state.leases.get(offer.sender, ())), "its claim is not a prefix of its lease"),
+        (not 0 < offer.num_steps < 1 << 32, f"it took {offer.num_steps} steps"),
+        # Counted first: a claim is no longer than its lease, whatever it says.
+        (len(offer.claim) > len(lease) or not intervals.is_prefix(offer.claim, lease), "its claim is not a prefix of its lease"),
+        (
+            offer.weight_tokens < 1 or offer.weight_tokens != intervals.total(offer.claim) * tokens_a_sample,
+            f"its weight {offer.weight_tokens} is not that of {intervals.total(offer.claim)} samples of {tokens_a_sample} tokens",
+        ),
     )
     return next((reason for fails, reason in checks if fails), "")
 

@@ -6,8 +6,8 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from decentra.codec.base import num_blocks
-from decentra.errors import PeerError, PeerUnreachable, RefusedError
+from decentra.codec.base import NotFiniteError, block_slice, num_blocks
+from decentra.errors import PeerError, PeerFault, PeerUnreachable, RefusedError
 from decentra.ledger.entry import Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
@@ -15,11 +15,14 @@ from decentra.rounds import exchange, records
 from decentra.rounds.fetch import pull_blocks
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution, parts_to_hold
-from decentra.rounds.reduction import reduce
+from decentra.rounds.reduction import not_finite, reduce
+from decentra.rounds.validate import close_fault
 from decentra.types import Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
 
 if TYPE_CHECKING:
+    import torch
+
     from decentra.rounds.member import Member
 
 
@@ -65,8 +68,8 @@ async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> 
 async def _pull_around(member: Member, offer: Offer, part: Part) -> None:
     """The sender cannot be reached from here: by way of any member that both ends reach. Raises PeerError."""
     last: PeerError = PeerUnreachable(offer.sender, "nobody else can be asked for its parts")
-    for peer in member.heard() if member.leading else member.leader_heard:
-        if peer in (member.peer, offer.sender):
+    for peer in member.within_reach(member.heard() if member.leading else member.leader_heard):
+        if peer == offer.sender:
             continue
         try:
             await _pull_part(member, offer, part, peer, relay=True)
@@ -85,11 +88,15 @@ async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, r
     )
     start, size = member.now(), 0
     blocks = num_blocks(offer.num_chunks)
+    chunk_bytes = member.run.machine.codecs[offer.codec].chunk_bytes
     stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, member.silence_s())
     async with aclosing(stream):
         async for number, data, digests in stream:
             if member.book.offers.get(offer.sender) is not offer:
                 return
+            rows = block_slice(number, 1, offer.num_chunks)
+            if len(data) != (rows.stop - rows.start) * chunk_bytes:
+                raise PeerFault(source, f"block {number} of a contribution has {len(data)} bytes")
             member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
             size += len(data)
     member.fetcher.saw(size, member.now() - start)
@@ -108,15 +115,18 @@ async def reduce_close(member: Member, sender: PeerId, close: rounds_pb2.Close) 
     if close.r != member.state.r or close.sync != member.state.sync or close.ballot < member.vote().promised:
         raise RefusedError(f"close of entry {close.r} in ballot {close.ballot} is not obeyed at entry {member.state.r}")
     exchange.only_its_leader(member, sender, close.ballot)
-    for signed in close.offers:
+    parts = records.of_parts(close.parts)
+    if fault := close_fault(member.run.machine, member.state, close.roots, parts):
+        raise RefusedError(fault)
+    for signed in close.offers[: len(member.state.members)]:
         exchange.take_offer(member, signed.SerializeToString())
     by_root = {offer.root: offer for offer in member.book.offers.values()}
     missing = [root.hex()[:12] for root in close.roots if root not in by_root]
-    if missing or not close.roots:
+    if missing:
         raise RefusedError(f"the close names roots that are not offered here: {', '.join(missing)}")
     chosen = [by_root[root] for root in close.roots]
     member.mark("closed")
-    mine = [p for p in records.of_parts(close.parts) if p.owner == member.peer]
+    mine = [p for p in parts if p.owner == member.peer]
     await asyncio.gather(*(pull_contribution(member, offer, mine) for offer in chosen if offer.sender != member.peer))
     sums = [await _reduce_part(member, close.r, part, chosen) for part in mine]
     return rounds_pb2.Report(close_digest=records.close_digest(close), sums=records.to_sums(sums))
@@ -129,6 +139,19 @@ async def _reduce_part(member: Member, r: int, part: Part, chosen: list[Offer]) 
         packed = member.parts.packed({o.root: o.sender for o in chosen}, part, up)
     except KeyError as error:
         raise RefusedError("a block of the close is not held here any more") from error
-    out = await member.ports.run_blocking(reduce, packed, {o.sender: o.weight_tokens for o in chosen}, up, down)
+    try:
+        out = await member.ports.run_blocking(reduce, packed, {o.sender: o.weight_tokens for o in chosen}, up, down)
+    except NotFiniteError as error:
+        raise RefusedError(await _refuse_not_finite(member, packed, chosen)) from error
     blob = await member.ports.run_blocking(member.ports.store.put_blob, out.numpy().tobytes(), r)
     return Sum(part.first_block, part.num_blocks, down.name, (Term(blob, coefficient_bits(1, 1)),))
+
+
+async def _refuse_not_finite(member: Member, packed: dict[PeerId, torch.Tensor], chosen: list[Offer]) -> str:
+    """Hold no longer what decodes to NaN or infinity, so that no later close counts it; says whose it is."""
+    up = member.run.machine.codecs[member.run.machine.up]
+    guilty = await member.ports.run_blocking(not_finite, packed, up)
+    member.parts.refused.update(offer.root for offer in chosen if offer.sender in guilty)
+    reason = f"the contribution of {', '.join(p[:8] for p in guilty) or 'nobody alone'} holds NaN or infinity"
+    member.ports.note(f"sync {member.state.sync}: {reason}")
+    return reason

@@ -36,17 +36,22 @@ class HeldContribution:
 
 @dataclass(slots=True)
 class PartStore:
-    """Contributions of the due sync by root."""
+    """Contributions of the due sync by root. refused: roots whose bytes can be held but not averaged; they count as lacking."""
 
     held: dict[Digest, HeldContribution] = field(default_factory=dict)
+    refused: set[Digest] = field(default_factory=set)
 
     def holds(self, root: Digest, parts: list[Part]) -> bool:
-        """Whether all blocks of these parts are here."""
+        """Whether all blocks of these parts are here, to be averaged."""
+        if root in self.refused:
+            return False
         blocks = self.held[root].blocks if root in self.held else {}
         return all(b in blocks for p in parts for b in range(p.first_block, p.first_block + p.num_blocks))
 
     def missing(self, offer: Offer, part: Part) -> range | None:
-        """The run of blocks of a part that is still to be pulled; None if nothing is missing."""
+        """The run of blocks of a part that is still to be pulled; None if nothing is missing, or nothing will help."""
+        if offer.root in self.refused:
+            return None
         entry = self.held.get(offer.root)
         wanted = range(part.first_block, part.first_block + part.num_blocks)
         if entry is None:
@@ -71,3 +76,4 @@ class PartStore:
     def clear(self) -> None:
         """The sync is decided."""
         self.held.clear()
+        self.refused.clear()

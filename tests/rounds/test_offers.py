@@ -23,17 +23,17 @@ STATE = State(
     leases={"alice": ((0, 8), (20, 24))}, fresh_sample=24, pool=(), parts=(), roots=(("", ""),),
 )  # fmt: skip
 OFFER = Offer(
-    signed=b"s", root=b"root", sync=4, fragment=0, sender="alice", incarnation=3, base_sync=3, weight_tokens=100, num_steps=2,
+    signed=b"s", root=b"root", sync=4, fragment=0, sender="alice", incarnation=3, base_sync=3, weight_tokens=256, num_steps=2,
     claim=((0, 8),), codec="int8", num_chunks=5, blocks_digest=b"d", lineage="",
 )  # fmt: skip
 
 
 def fault(state: State = STATE, **change: object) -> str:
-    return offer_fault(dataclasses.replace(OFFER, **change), state, 1, 5, "int8")
+    return offer_fault(dataclasses.replace(OFFER, **change), state, 1, 5, "int8", 32)
 
 
 def test_a_fitting_offer_has_no_fault() -> None:
-    assert fault() == "" == fault(claim=((0, 3),)) == fault(claim=((0, 8), (20, 24))) == fault(claim=())
+    assert fault() == "" == fault(claim=((0, 3),), weight_tokens=96) == fault(claim=((0, 8), (20, 24)), weight_tokens=384)
     assert fault(dataclasses.replace(STATE, sync=0), sync=0, base_sync=-1) == ""
 
 
@@ -49,10 +49,14 @@ def test_a_fitting_offer_has_no_fault() -> None:
         ({"base_sync": 2}, "its base is sync 2, not 3"),
         ({"codec": "fp32"}, "chunks of fp32"),
         ({"num_chunks": 4}, "4 chunks"),
-        ({"weight_tokens": 0}, "weight 0 is impossible"),
-        ({"weight_tokens": -5}, "weight -5 is impossible"),
-        ({"weight_tokens": 1 << 48}, "is impossible"),
-        ({"num_steps": 0}, "is impossible"),
+        ({"weight_tokens": 0}, "weight 0 is not that of 8 samples of 32 tokens"),
+        ({"weight_tokens": -256}, "weight -256 is not that"),
+        ({"weight_tokens": 257}, "weight 257 is not that"),
+        ({"weight_tokens": 0, "claim": ()}, "weight 0 is not that of 0 samples"),
+        ({"num_steps": 0}, "it took 0 steps"),
+        ({"num_steps": 1 << 32}, "it took 4294967296 steps"),
+        ({"claim": ((0, 8),) * 3}, "not a prefix of its lease"),
+        ({"claim": ((8, 0),)}, "not a prefix of its lease"),
         ({"claim": ((1, 4),)}, "not a prefix of its lease"),
         ({"claim": ((0, 9),)}, "not a prefix of its lease"),
         ({"sender": "bob", "incarnation": 1, "claim": ((0, 1),)}, "not a prefix of its lease"),

@@ -25,7 +25,8 @@ CHUNKS = BLOCK_CHUNKS + 1
 LAYOUT = Layout.of([("weight", (CHUNKS, CHUNK_ELEMENTS))])
 MACHINE: Machine = build.machine(RunConfig(codec=CodecConfig(up="int8", down="int8")), LAYOUT)
 ONE = struct.unpack("<I", struct.pack("<f", 1.0))[0]
-NAN, INFINITY = 0x7FC00000, 0x7F800000
+NAN, INFINITY, HALF = 0x7FC00000, 0x7F800000, 0x3F000000
+CONTEXT = MACHINE.tokens_a_sample
 BLOBS = [bytes(rows * build.codecs()["int8"].chunk_bytes) for rows in (BLOCK_CHUNKS, 1)]
 
 
@@ -51,8 +52,8 @@ STATE = state_with((member("alice"), member("bob", 4), member("carol", dialable=
 def entry_of(state: State = STATE, **change: object) -> Entry:
     """An entry that counts alice and bob, removes dave and admits erin; `change` is made after the leases are settled."""
     counted = (
-        Counted("alice", 1, b"root a", 400, 2, ((0, 8),), 2),
-        Counted("bob", 4, b"root b", 200, 1, ((8, 12),), 2),
+        Counted("alice", 1, b"a" * 32, 8 * CONTEXT, 2, ((0, 8),), 2),
+        Counted("bob", 4, b"b" * 32, 4 * CONTEXT, 1, ((8, 12),), 2),
     )
     following = (*(m for m in state.members if m.peer != "dave"), member("erin"))
     settled = settle(state, {c.sender: c.claim for c in counted}, ("dave",), following)
@@ -87,7 +88,7 @@ def test_a_good_entry_passes_and_can_be_applied() -> None:
     assert fault(GOOD) == ""
     blobs = {object_digest(blob): blob for blob in BLOBS}
     after = apply(MACHINE, STATE, tensors(), GOOD, blobs.__getitem__)
-    assert after.peers() == ("alice", "bob", "carol", "erin") and (after.r, after.sync, after.tokens) == (7, 4, 600)
+    assert after.peers() == ("alice", "bob", "carol", "erin") and (after.r, after.sync, after.tokens) == (7, 4, 12 * CONTEXT)
     assert [m.last_claim_samples for m in after.members] == [8, 4, 0, 0]
     assert after.member("erin").first_sync == 4  # type: ignore[union-attr]
 
@@ -116,22 +117,32 @@ TAMPERED = [
     ({"counted": counted(sender="aaron")}, "aaron is not in the view with this incarnation"),
     ({"counted": counted(incarnation=2)}, "alice is not in the view with this incarnation"),
     ({"counted": counted(weight_tokens=0)}, "alice weighs 0 on base 2"),
-    ({"counted": counted(weight_tokens=1 << 48)}, "alice weighs"),
-    ({"counted": counted(base_sync=1)}, "alice weighs 400 on base 1"),
+    ({"counted": counted(weight_tokens=8 * CONTEXT + 1)}, "alice weighs 1025 on base 2, not 1024 on 2"),
+    ({"counted": counted(weight_tokens=-8 * CONTEXT)}, "alice weighs"),
+    ({"counted": counted(base_sync=1)}, "alice weighs 1024 on base 1, not 1024 on 2"),
+    ({"counted": counted(claim=(), weight_tokens=0)}, "alice weighs 0 on base 2"),
+    ({"counted": counted(root=b"short")}, "the root of alice is none"),
+    ({"counted": counted(num_steps=1 << 63)}, "it took 9223372036854775808 steps"),
     ({"counted": counted(claim=((1, 9),))}, "the claim of alice is not a prefix of its lease"),
     ({"counted": counted(claim=((8, 16),))}, "the claim of alice is not a prefix of its lease"),
     ({"counted": counted(claim=((0, 9),))}, "the claim of alice is not a prefix of its lease"),
-    ({"counted": counted(claim=((0, 4),))}, "its returns or grants are not what the lease rule gives"),
+    ({"counted": counted(claim=((0, 4),), weight_tokens=4 * CONTEXT)}, "its returns or grants are not what the lease rule gives"),
     ({"sums": sums(codec="int3")}, "a sum of 'int3' does not weigh its 1 terms"),
     ({"sums": sums(codec="fp32")}, "a sum of 'fp32' does not weigh its 1 terms"),
     ({"sums": sums(terms=())}, "a sum of 'int8' does not weigh its 0 terms"),
-    ({"sums": sums(terms=(Term(b"x", ONE), Term(b"y", ONE)))}, "a sum of 'int8' does not weigh its 2 terms"),
-    ({"sums": sums(terms=(Term(b"x", NAN),))}, "a sum of 'int8' does not weigh its 1 terms"),
-    ({"sums": sums(terms=(Term(b"x", INFINITY),))}, "a sum of 'int8' does not weigh its 1 terms"),
+    ({"sums": sums(terms=GOOD.sums[0].terms * 2)}, "a sum of 'int8' does not weigh its 2 terms"),
+    ({"sums": sums(terms=(Term(b"x" * 32, NAN),))}, "a sum of 'int8' does not weigh its 1 terms"),
+    ({"sums": sums(terms=(Term(b"x" * 32, INFINITY),))}, "a sum of 'int8' does not weigh its 1 terms"),
+    ({"sums": sums(terms=(Term(b"x" * 32, HALF),))}, "a sum of 'int8' does not weigh its 1 terms"),
+    ({"sums": sums(terms=(Term(b"x", ONE),))}, "names no blob"),
     ({"sums": GOOD.sums[::-1]}, "its sums do not tile the fragment"),
     ({"sums": sums(num_blocks=0)}, "its sums do not tile the fragment"),
     ({"sums": GOOD.sums[:1]}, "its sums cover 1 of 2 blocks"),
     ({"sums": ()}, "its sums cover 0 of 2 blocks"),
+    ({"admitted": (dataclasses.replace(member("erin"), announced_samples=1 << 63),)}, "erin announces 9223372036854775808 samples a sync"),
+    ({"admitted": (dataclasses.replace(member("erin"), announced_samples=0),)}, "erin announces 0 samples a sync"),
+    ({"admitted": (dataclasses.replace(member("erin"), up_bytes_per_s=1 << 63),)}, "erin announces 9223372036854775808 bytes/s up"),
+    ({"admitted": (dataclasses.replace(member("erin"), incarnation=1 << 63),)}, "erin announces incarnation"),
     ({"admitted": (member("erin"), member("erin"))}, "it admits a member twice"),
     ({"admitted": (member("bob", 5),)}, "it admits a member twice"),
     ({"removed": ("dave", "zoe")}, "it removes who is not there"),

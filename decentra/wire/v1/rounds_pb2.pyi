@@ -15,7 +15,7 @@ class Frame(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("run_id", "hello", "heartbeat", "offer", "close", "prepare", "proposal", "commit", "head", "entries", "records", "status")
+    __slots__ = ("run_id", "hello", "heartbeat", "offer", "close", "prepare", "proposal", "commit", "head", "entries", "records", "status", "probe")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Request(_message.Message):
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     hello: Hello
     heartbeat: Heartbeat
@@ -40,10 +41,11 @@ class Request(_message.Message):
     entries: _state_pb2.EntriesQuery
     records: Records
     status: StatusQuery
-    def __init__(self, run_id: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., proposal: _Optional[_Union[Proposal, _Mapping]] = ..., commit: _Optional[_Union[_swarm_pb2.CertifiedEntry, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.HeadQuery, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.EntriesQuery, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[StatusQuery, _Mapping]] = ...) -> None: ...
+    probe: Probe
+    def __init__(self, run_id: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., proposal: _Optional[_Union[Proposal, _Mapping]] = ..., commit: _Optional[_Union[_swarm_pb2.CertifiedEntry, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.HeadQuery, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.EntriesQuery, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[StatusQuery, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("welcome", "heartbeat", "done", "report", "promise", "accept", "head", "entries", "records", "status")
+    __slots__ = ("welcome", "heartbeat", "done", "report", "promise", "accept", "head", "entries", "records", "status", "probed")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +56,7 @@ class Reply(_message.Message):
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    PROBED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     heartbeat: HeartbeatReply
     done: Done
@@ -64,7 +67,8 @@ class Reply(_message.Message):
     entries: _state_pb2.Entries
     records: Records
     status: Status
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[HeartbeatReply, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., accept: _Optional[_Union[Accept, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.Head, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.Entries, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+    probed: Probed
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[HeartbeatReply, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., accept: _Optional[_Union[Accept, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.Head, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.Entries, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., probed: _Optional[_Union[Probed, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "golden_digest", "run_config", "token", "record")
@@ -225,8 +229,24 @@ class Records(_message.Message):
     def __init__(self, records: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class StatusQuery(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("peer",)
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    def __init__(self, peer: _Optional[str] = ...) -> None: ...
+
+class Probe(_message.Message):
+    __slots__ = ("record",)
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    record: bytes
+    def __init__(self, record: _Optional[bytes] = ...) -> None: ...
+
+class Probed(_message.Message):
+    __slots__ = ("reached", "reason")
+    REACHED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reached: bool
+    reason: str
+    def __init__(self, reached: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("json",)

@@ -144,6 +144,7 @@ class Node:
     trainer: CheapTrainer | None = None
     task: asyncio.Task[None] | None = None
     booting: asyncio.Task[None] | None = None
+    dialable: bool = True
     link_factor: float = 1.0
     frozen: bool = False
     gone: bool = False

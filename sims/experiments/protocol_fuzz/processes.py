@@ -87,10 +87,10 @@ class Processes:
     def say(self, text: str) -> None:
         self.trace.append(f"{self.now():9.3f} {text}")
 
-    def new_node(self, step_s: float = STEP_S, work_s: float | None = None) -> Node:
+    def new_node(self, step_s: float = STEP_S, work_s: float | None = None, dialable: bool = True) -> Node:
         number = len(self.nodes)
         identity = Identity.from_seed(digest("test/identity", f"{self.seed}/{number}".encode()))
-        node = Node(number, identity, MemoryFiles(), step_s, Work(self.work_s if work_s is None else work_s))
+        node = Node(number, identity, MemoryFiles(), step_s, Work(self.work_s if work_s is None else work_s), dialable=dialable)
         self.nodes.append(node)
         return node
 
@@ -114,7 +114,7 @@ class Processes:
         server = Server()
         node.address = node.address or f"{node.name}:1"
         link = Shaper.of_link(self.rate / node.link_factor, DELAY_S)
-        node.transport = MemoryTransport(self.network, node.peer, server, link, node.address)
+        node.transport = MemoryTransport(self.network, node.peer, server, link, node.dialable, node.address)
         store = WatchedStore.open(node.files, lambda: rng.getrandbits(62))
         assert isinstance(store, WatchedStore)
         store.swarm, store.node = self, node
@@ -136,7 +136,7 @@ class Processes:
         seed = node.number + 7_000_003 * node.boots
         node.trainer = CheapTrainer(tensors.anchor, seed, node.step_s, self.run.machine.fragments)
         ports.trainer = node.trainer
-        me = announced(node.peer, ports.store.incarnation, True, self.run)
+        me = announced(node.peer, ports.store.incarnation, node.dialable, self.run)
         node.member = WatchedMember(self, node, self.run, ports, reached.state, reached.state_hash, tensors, me)
         self.watch.stands(node, reached.state, reached.state_hash)
         server.member = node.member
@@ -149,7 +149,8 @@ class Processes:
 
     def _record(self, node: Node, ports: Ports) -> bytes:
         assert self.run is not None
-        record = swarm_pb2.Record(run_id=self.run.run_id, peer=node.peer, sequence=node.boots, endpoints=[node.address])
+        places = [node.address] if node.dialable else []
+        record = swarm_pb2.Record(run_id=self.run.run_id, peer=node.peer, sequence=node.boots, endpoints=places)
         return ports.signer.sign(records.DOMAIN_RECORD, record.SerializeToString())
 
     async def found(self, step_s: float = STEP_S) -> Node:
