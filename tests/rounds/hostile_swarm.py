@@ -135,7 +135,7 @@ class Stage:
         elif not _is_a_voters_lie(tap.node.member, sender, data):
             self.running.append(asyncio.ensure_future(self._ask(tap, sender, data)))
         await asyncio.sleep(case.pause_ms / 1000)
-        self.swarm.raise_faults()
+        self.swarm.check()
 
     async def _ask(self, tap: Tap, sender: str, data: bytes) -> None:
         """Nothing but RefusedError may come out, and where it comes at once nothing has moved."""
@@ -216,8 +216,8 @@ class Stage:
         goal = self.swarm.newest().state.sync + 2
         await self.swarm.until(lambda: all(m.state.sync >= goal for m in self.swarm.members()), PATIENCE_S, f"sync {goal} on all", 0.2)
         assert len(self.swarm.members()) == MEMBERS
+        self.swarm.watch.check_tensors()
         self.swarm.check()
-        self.swarm.check_tensors()
         for member in self.swarm.members():
             assert len(member.beats) <= MEMBERS + bounds.MAX_NEWCOMERS and len(member.chases.vain) <= MEMBERS
             assert member.attempt <= bounds.MAX_ATTEMPT_JUMP * len(self.running)

@@ -36,7 +36,7 @@ def hidden_of(swarm):
 async def never(swarm, condition, seconds):
     for _ in range(int(seconds / 0.05)):
         await asyncio.sleep(0.05)
-        swarm.raise_faults()
+        swarm.check()
         assert not condition(), swarm.standing()
 
 
