@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 from decentra.errors import PeerError, PeerUnreachable
 from decentra.rounds import catchup, contribute, exchange, lead, owner
@@ -92,9 +93,18 @@ async def _pass_on(member: Member) -> None:
 
 
 async def _refresh_contacts(member: Member) -> None:
-    """Keep learning how to dial peers from the directory."""
-    while True:
-        await meet(member.ports, member.run.run_id)
+    """Keep learning how to dial peers from the directory.
+
+    A newcomer that gets nowhere asks one of those it finds there, as it did when it joined: the whole view that it knows may
+    have gone since.
+    """
+    stood_at = -1
+    for turn in itertools.count():
+        strangers = [peer for peer in await meet(member.ports, member.run.run_id) if member.state.member(peer) is None]
+        if strangers and not member.in_view() and member.state.r == stood_at and member.behind is None:
+            member.behind = strangers[turn % len(strangers)]
+            member.changed.notify()
+        stood_at = member.state.r
         await asyncio.sleep(CONTACTS_PERIOD_S)
 
 

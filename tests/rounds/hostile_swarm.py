@@ -11,7 +11,6 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 from hostile_messages import IN_TRAFFIC, Case, Keys, by_hand, changed, fitted, header_of
-from swarm_harness import Swarm
 
 from decentra.errors import RefusedError
 from decentra.identity.keys import Identity
@@ -20,6 +19,7 @@ from decentra.rounds import accept, bounds
 from decentra.rounds.view import leader_order
 from decentra.transport.base import FRAME_BYTES, MAX_CALL_BYTES
 from decentra.wire.v1 import rounds_pb2
+from sims.experiments.protocol_fuzz.swarm import Swarm
 
 MEMBERS = 4
 LIAR = 3
@@ -143,7 +143,7 @@ class Stage:
         elif not _is_a_voters_lie(tap.node.member, sender, data):
             self.running.append(asyncio.ensure_future(self._ask(tap, sender, data)))
         await asyncio.sleep(case.pause_ms / 1000)
-        self.swarm.raise_faults()
+        self.swarm.check()
 
     async def _ask(self, tap: Tap, sender: str, data: bytes) -> None:
         """Nothing but RefusedError may come out, and where it comes at once nothing has moved."""
@@ -224,8 +224,8 @@ class Stage:
         goal = self.swarm.newest().state.sync + 2
         await self.swarm.until(lambda: all(m.state.sync >= goal for m in self.swarm.members()), PATIENCE_S, f"sync {goal} on all", 0.2)
         assert len(self.swarm.members()) == self.num_members
+        self.swarm.watch.check_tensors()
         self.swarm.check()
-        self.swarm.check_tensors()
         for member in self.swarm.members():
             assert len(member.beats) <= MEMBERS + bounds.MAX_NEWCOMERS and len(member.chases.vain) <= MEMBERS
             assert member.attempt <= bounds.MAX_ATTEMPT_JUMP * len(self.running)

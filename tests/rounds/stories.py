@@ -1,8 +1,7 @@
 """How a named test of the protocol is played."""
 
-from swarm_harness import Swarm, play
-
 from decentra.wire.v1 import rounds_pb2
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 
 def swarm_of(count, story, **settings):

@@ -4,12 +4,12 @@ import asyncio
 import json
 
 import pytest
-from machines import STEP_S
-from swarm_harness import Swarm, play
 
 from decentra.errors import PeerFault
 from decentra.rounds.view import leader_order
 from decentra.wire.v1 import rounds_pb2
+from sims.experiments.protocol_fuzz.machines import STEP_S
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 LIMIT_S = 400.0
 
@@ -36,7 +36,7 @@ def hidden_of(swarm):
 async def never(swarm, condition, seconds):
     for _ in range(int(seconds / 0.05)):
         await asyncio.sleep(0.05)
-        swarm.raise_faults()
+        swarm.check()
         assert not condition(), swarm.standing()
 
 

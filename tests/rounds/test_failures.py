@@ -118,7 +118,7 @@ def test_an_entry_accepted_by_a_quorum_is_the_one_that_the_next_leader_proposes(
         swarm.kill(leader)
         await swarm.until(lambda: swarm.newest().state.r > r)
         swarm.check()
-        assert swarm.entries[r] == chosen
+        assert swarm.watch.entries[r] == chosen
         await swarm.finish(LIMIT_S)
 
     swarm_of(4, story)

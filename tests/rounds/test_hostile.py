@@ -11,7 +11,6 @@ from hostile_messages import Case, cases
 from hostile_swarm import MEMBERS, Stage
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from swarm_harness import Swarm, play
 
 from decentra import build
 from decentra.errors import PeerError, RefusedError
@@ -20,6 +19,7 @@ from decentra.rounds.founding import empty_tensors
 from decentra.rounds.ports import meet
 from decentra.transport.base import MAX_CALL_BYTES
 from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 CASES_A_SWARM = 50
 DONOR_CASES = 25

@@ -9,8 +9,6 @@ from hostile_messages import IN_TRAFFIC, Case, cases
 from hostile_swarm import PATIENCE_S, Stage
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from machines import small_blocks
-from swarm_harness import Swarm
 
 from decentra.errors import PeerError
 from decentra.identity.keys import Identity
@@ -20,6 +18,8 @@ from decentra.rounds import records
 from decentra.transport.base import MAX_CALL_BYTES, Contact
 from decentra.transport.grpc import GrpcTransport
 from decentra.wire.v1 import swarm_pb2
+from sims.experiments.protocol_fuzz.machines import small_blocks
+from sims.experiments.protocol_fuzz.swarm import Swarm
 
 TOKEN = b"t" * 16
 CASES_A_SWARM = 50
@@ -64,7 +64,7 @@ class WiredSwarm(Swarm):
             node.task.cancel()
             await asyncio.wait([node.task])
         await asyncio.gather(*(transport.close() for transport, _ in self.wired.values()))
-        self.raise_faults()
+        self.check()
 
 
 class WiredStage(Stage):

@@ -4,10 +4,8 @@ import asyncio
 
 import numpy as np
 import pytest
-import swarm_harness
 import torch
 from stories import swarm_of
-from swarm_harness import Swarm, play
 
 from decentra import build
 from decentra.codec.base import refuse_not_finite
@@ -19,17 +17,14 @@ from decentra.rounds.pacing import PIN_S
 from decentra.transport.base import MAX_CALL_BYTES
 from decentra.types import CHUNK_ELEMENTS
 from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
+from sims.experiments.protocol_fuzz.machines import RATE_BYTES_PER_S
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 LIMIT_S = 900.0
 CHUNKS = 60
 STATE_BYTES = 2 * CHUNKS * CHUNK_BYTES
 SLOW = 100e3
 """Bytes a second of every link: a snapshot of 60 chunks then takes two rounds and more."""
-
-
-@pytest.fixture(autouse=True)
-def bigger_state(monkeypatch):
-    monkeypatch.setattr(swarm_harness, "CHUNKS", CHUNKS)
 
 
 def slow_swarm(count, story, **settings):
@@ -40,7 +35,8 @@ def slow_swarm(count, story, **settings):
         await swarm.until(lambda: swarm.newest().state.sync >= 2, LIMIT_S, "two syncs")
         await story(swarm)
 
-    return play(Swarm(seed=7, **{"start_members": count, "stop_syncs": 8, "rate": SLOW, "snapshot_every": 4, **settings}), whole)
+    usual = {"chunks": CHUNKS, "start_members": count, "stop_syncs": 8, "rate": SLOW, "snapshot_every": 4}
+    return play(Swarm(seed=7, **{**usual, **settings}), whole)
 
 
 def down_bytes(node):
@@ -202,8 +198,6 @@ def test_a_member_whose_disk_is_full_says_so_and_the_others_go_on():
 
 
 def test_an_answer_with_entries_of_any_size_stays_under_the_limit_of_a_call(monkeypatch):
-    monkeypatch.setattr(swarm_harness, "CHUNKS", 2)
-
     async def story(swarm):
         donor, node = swarm.nodes[0], swarm.nodes[1]
         store = donor.member.ports.store
@@ -219,7 +213,7 @@ def test_an_answer_with_entries_of_any_size_stays_under_the_limit_of_a_call(monk
         monkeypatch.undo()
         await swarm.close()
 
-    swarm_of(2, story, rate=1e9)
+    swarm_of(2, story, rate=1e9, chunks=2)
 
 
 # -- pins and retention -------------------------------------------------------------------------------------------------
@@ -228,7 +222,7 @@ def test_an_answer_with_entries_of_any_size_stays_under_the_limit_of_a_call(monk
 def test_a_snapshot_is_kept_while_somebody_pulls_it_and_shortly_after_and_no_longer():
     async def story(swarm):
         node = await begin(swarm, 2)
-        node.slow(5 * swarm_harness.RATE_BYTES_PER_S / SLOW)
+        node.slow(5 * RATE_BYTES_PER_S / SLOW)
         begun = int(node.files.names("incoming")[0].split("/")[1])
         store = swarm.member(0).ports.store
         await swarm.until(lambda: len([r for r in store.snapshots() if r > begun]) >= 2, LIMIT_S, "it is older than the last two")
@@ -260,7 +254,6 @@ def test_the_log_is_cut_off_at_the_oldest_snapshot_kept_and_the_run_goes_on(monk
         swarm.boot(swarm.nodes[1])
         await swarm.finish(LIMIT_S)
 
-    monkeypatch.setattr(swarm_harness, "CHUNKS", 9)
     swarm_of(3, story, stop_syncs=42, snapshot_every=4)
 
 
@@ -316,10 +309,10 @@ def test_a_peer_asleep_for_twenty_rounds_catches_up_the_cheaper_way_and_says_whi
         else:
             assert len(adopted) == 1 and "taking the snapshot: the entries are" in chosen[0]
             assert moved < 20 * CHUNKS * 4160, "less than the blobs of twenty entries"
-        swarm.check_tensors()
+        swarm.watch.check_tensors()
         await swarm.finish(LIMIT_S)
 
-    swarm_of(4, story, stop_syncs=26, snapshot_every=16)
+    swarm_of(4, story, stop_syncs=26, snapshot_every=16, chunks=CHUNKS)
 
 
 def test_a_peer_that_missed_a_few_entries_replays_from_another_member_when_one_dies():
@@ -338,4 +331,4 @@ def test_a_peer_that_missed_a_few_entries_replays_from_another_member_when_one_d
         swarm.boot(swarm.nodes[1])
         await swarm.finish(LIMIT_S)
 
-    swarm_of(4, story, stop_syncs=12, snapshot_every=16)
+    swarm_of(4, story, stop_syncs=12, snapshot_every=16, chunks=CHUNKS)

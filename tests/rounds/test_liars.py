@@ -9,7 +9,6 @@ import itertools
 import pytest
 import torch
 from stories import Lying, tell
-from swarm_harness import Swarm, play
 
 from decentra.errors import PeerFault, RefusedError
 from decentra.identity.keys import Identity
@@ -20,6 +19,7 @@ from decentra.rounds import bounds, contribute, exchange, records
 from decentra.rounds.contribution import cut
 from decentra.rounds.view import MAX_ANNOUNCED_SAMPLES, leader_order
 from decentra.wire.v1 import rounds_pb2, state_pb2
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 LIMIT_S = 300.0
 

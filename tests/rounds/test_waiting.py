@@ -3,12 +3,11 @@
 import re
 
 import pytest
-import swarm_harness
 from stories import follower, swarm_of
-from swarm_harness import Swarm, play
 
 from decentra.errors import RefusedError
 from decentra.rounds import owner as owners_room
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 LIMIT_S = 900.0
 BYTES = r"\d+\.\d\d MB to come at \d+\.\d\d MB/s"
@@ -18,9 +17,7 @@ def notes(swarm, words=""):
     return [line for line in swarm.trace if "waiting since" in line and words in line]
 
 
-def test_waits_on_slow_links_name_phase_peers_bytes_and_rate(monkeypatch):
-    monkeypatch.setattr(swarm_harness, "CHUNKS", 40)
-
+def test_waits_on_slow_links_name_phase_peers_bytes_and_rate():
     async def story(swarm):
         await swarm.start(3)
         await swarm.until(lambda: swarm.newest().state.sync >= 2, LIMIT_S)
@@ -35,7 +32,7 @@ def test_waits_on_slow_links_name_phase_peers_bytes_and_rate(monkeypatch):
         assert re.search(rf"n\d \w+: waiting for file data.bin from ({peers}).*: {BYTES}", said)
         await swarm.finish(LIMIT_S)
 
-    play(Swarm(seed=7, start_members=3, stop_syncs=3, rate=4e3), story)
+    play(Swarm(seed=7, chunks=40, start_members=3, stop_syncs=3, rate=4e3), story)
 
 
 def test_a_wait_for_offers_is_said_though_its_details_change_and_names_who_is_behind():
