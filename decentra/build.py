@@ -190,7 +190,9 @@ async def transport(state: Path, door: Door, node: NodeConfig) -> NodeTransport:
     return await GrpcTransport.start(identity.peer, None, tls, host=node.listen, port=node.port, shaper=shaper)
 
 
-async def directory(door: Door, node: NodeConfig, through: NodeTransport, verifier: Verifier, note: Callable[[str], None]) -> Any:
+async def directory(
+    door: Door, node: NodeConfig, through: NodeTransport, verifier: Verifier, sockets: Path, note: Callable[[str], None]
+) -> Any:
     """The DHT; without p2pd on this platform, the run's endpoints. Raises SetupError where the bootstrap is dead."""
     from decentra.directory.hivemind_dht import HivemindDirectory
     from decentra.directory.static import StaticDirectory
@@ -214,7 +216,7 @@ async def directory(door: Door, node: NodeConfig, through: NodeTransport, verifi
         try:
             await _check_dht(door.dht)
             return await HivemindDirectory.start(
-                door.run_id, door.dht, host=node.listen, port=node.dht_port, announce=node.announce, reader=reader
+                door.run_id, door.dht, host=node.listen, port=node.dht_port, announce=node.announce, reader=reader, sockets=sockets
             )
         except SetupError as error:
             if door.dht and not door.entrances:

@@ -13,7 +13,9 @@ import logging
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from decentra.directory.record_order import NewestRecords, RecordReader, read_unverified
@@ -24,7 +26,9 @@ logger = logging.getLogger(__name__)
 
 EXPIRES_S = 60.0
 RENEW_S = 20.0
-START_TIMEOUT_S = 8.0
+START_FLOOR_S = 8.0
+START_RATIO = 5
+"""p2pd and the DHT may take as many times as long to start as hivemind took to import: on a busy machine all three are slow."""
 ASK_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
@@ -39,15 +43,26 @@ class BootstrapNode:
         self.dht = dht
 
     @classmethod
-    async def start(cls, initial_peers: Sequence[str] = (), *, host: str = "127.0.0.1", port: int = 0, announce: str = "") -> BootstrapNode:
+    async def start(
+        cls,
+        initial_peers: Sequence[str] = (),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        announce: str = "",
+        sockets: Path | None = None,
+    ) -> BootstrapNode:
         """Start p2pd on host:port and enter the DHT of `initial_peers` (none: found one).
 
-        announce: IP or DNS name that others can dial, where `host` is not; needs a fixed port. Raises SetupError:
-        no p2pd here, port taken, or no initial peer answers.
+        announce: IP or DNS name that others can dial, where `host` is not; needs a fixed port. sockets: where p2pd's sockets
+        get their folder; None: in TMPDIR. Raises SetupError: no p2pd here, port taken, or no initial peer answers.
         """
-        p2p = await _start_p2p(await _load(), initial_peers, host, port, announce)
+        begun_s = time.monotonic()
+        module = await _load()
+        limit_s = max(START_FLOOR_S, START_RATIO * (time.monotonic() - begun_s))
+        p2p = await _start_p2p(module, initial_peers, host, port, announce, sockets, limit_s)
         try:
-            dht = await _enter(p2p, initial_peers)
+            dht = await _enter(p2p, initial_peers, limit_s)
             return cls(p2p, dht, _ordered([str(address) for address in await p2p.get_visible_maddrs()]))
         except BaseException:
             await p2p.shutdown()
@@ -67,7 +82,7 @@ class BootstrapNode:
     async def close(self) -> None:
         """Leave the DHT and end p2pd."""
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(START_FLOOR_S):
                 await self.dht.shutdown()
         except Exception as error:
             logger.debug("the DHT node did not leave in order: %s", error)
@@ -98,9 +113,11 @@ class HivemindDirectory:
         port: int = 0,
         announce: str = "",
         reader: RecordReader = read_unverified,
+        sockets: Path | None = None,
     ) -> HivemindDirectory:
         """Enter the DHT for a run; arguments and errors as of `BootstrapNode.start`."""
-        return cls(await BootstrapNode.start(initial_peers, host=host, port=port, announce=announce), run_id, reader)
+        node = await BootstrapNode.start(initial_peers, host=host, port=port, announce=announce, sockets=sockets)
+        return cls(node, run_id, reader)
 
     @property
     def alive(self) -> bool:
@@ -180,7 +197,9 @@ async def _load() -> Any:
         ) from error
 
 
-async def _start_p2p(module: Any, initial_peers: Sequence[str], host: str, port: int, announce: str) -> Any:
+async def _start_p2p(
+    module: Any, initial_peers: Sequence[str], host: str, port: int, announce: str, sockets: Path | None, limit_s: float
+) -> Any:
     if announce and not port:
         raise SetupError("announcing an address needs a fixed dht_port, not 0; choose one and open it in the firewall")
     for address in initial_peers:
@@ -188,7 +207,7 @@ async def _start_p2p(module: Any, initial_peers: Sequence[str], host: str, port:
             raise SetupError(f"DHT address {address!r} cannot be read; write /ip4/HOST/tcp/PORT/p2p/ID, as bootstrap prints it")
     _check_port_is_free(host, port)
     local = host.startswith("127.") or host in ("::1", "localhost")
-    folder = tempfile.mkdtemp(prefix="decentra-dht-")
+    folder = _new_folder(sockets)
     # p2pd and its client meet on sockets that hivemind puts into /tmp and leaves there: a folder of our own goes with us.
     private: Any = type("P2P", (module.P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "socket_folder": folder})
     creating = asyncio.get_running_loop().create_task(
@@ -198,7 +217,7 @@ async def _start_p2p(module: Any, initial_peers: Sequence[str], host: str, port:
             announce_maddrs=[_multiaddr(announce, port)] if announce else None,
             nat_port_map=not local,
             auto_nat=not local,
-            startup_timeout=START_TIMEOUT_S,
+            startup_timeout=limit_s,
         )
     )
     try:
@@ -217,6 +236,13 @@ async def _start_p2p(module: Any, initial_peers: Sequence[str], host: str, port:
         raise SetupError(f"the DHT is not available here: {error}; use gRPC endpoints (dht = false)") from error
 
 
+def _new_folder(sockets: Path | None) -> str:
+    if sockets is None:
+        return tempfile.mkdtemp(prefix="decentra-dht-")
+    (sockets / "dht").mkdir()
+    return str(sockets / "dht")
+
+
 def _check_port_is_free(host: str, port: int) -> None:
     # p2pd listens with SO_REUSEPORT: it would share a taken port in silence and lose half of what comes in.
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -229,10 +255,10 @@ def _check_port_is_free(host: str, port: int) -> None:
             ) from error
 
 
-async def _enter(p2p: Any, initial_peers: Sequence[str]) -> Any:
+async def _enter(p2p: Any, initial_peers: Sequence[str], limit_s: float) -> Any:
     node = importlib.import_module("hivemind.dht.node")
     try:
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with asyncio.timeout(limit_s):
             return await node.DHTNode.create(p2p, initial_peers=list(initial_peers) or None, strict=False)
     except Exception as error:
         where = ", ".join(initial_peers) or "this node"

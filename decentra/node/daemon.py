@@ -22,6 +22,7 @@ from decentra.node.doorway import door_for_others
 from decentra.node.interrupts import Interrupts
 from decentra.node.node import Node, Note, Start
 from decentra.node.shared_state import SharedState
+from decentra.node.sockets import socket_folder
 from decentra.node.supervisor import Supervisor
 from decentra.node.trainer_port import ProcessTrainer
 from decentra.node.wiring import LockedFiles, Wiring
@@ -97,14 +98,15 @@ async def _with_files(node: Node, files: LockedFiles) -> dict[str, Any]:
     founded = await entering.found_run(node, files) if founding else None
     node.transport = await node.wiring.transport(start.state, node.door, start.config.node)
     try:
-        return await _with_transport(node, founded)
+        with socket_folder(files) as node.sockets:
+            return await _with_transport(node, founded)
     finally:
         await node.transport.close()
 
 
 async def _with_transport(node: Node, founded: entering.Founded | None) -> dict[str, Any]:
     config = node.start.config.node
-    directory = await node.wiring.directory(node.door, config, node.transport, node.credentials.verifier, node.note)
+    directory = await node.wiring.directory(node.door, config, node.transport, node.credentials.verifier, node.sockets, node.note)
     try:
         node.ports = Ports(
             transport=node.transport,
@@ -141,7 +143,7 @@ async def _take_part(node: Node, founded: entering.Founded | None, donors: list[
         except PeerError as error:
             name = run.run_id.hex()[:8]
             raise SetupError(f"cannot fetch the state of run {name}: {error}; try again, its members may be busy") from error
-    trainer = ProcessTrainer(run, node.start.config.node, shared, node.start.state / "files")
+    trainer = ProcessTrainer(run, node.start.config.node, shared, node.start.state / "files", node.sockets)
     node.ports.trainer = trainer
     await trainer.start()
     supervisor = Supervisor(trainer, node.start.config.node.trainer_threads, node.start.state / "trainer.log", node.note)
