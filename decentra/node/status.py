@@ -72,10 +72,16 @@ class Watcher:
 
     async def statuses(self) -> list[dict[str, Any]]:
         """Status of every peer that answers, by peer id."""
-        answers = await asyncio.gather(*(self._status(peer) for peer in sorted(self._contacts)))
+        answers = await asyncio.gather(*(self.status(peer) for peer in sorted(self._contacts)))
         return [answer for answer in answers if answer is not None]
 
-    async def _status(self, peer: PeerId) -> dict[str, Any] | None:
+    async def dial(self, door: Door) -> list[PeerId]:
+        """Peers that answer at the first entrance of a door; their status can be asked for."""
+        assert self._transport is not None
+        return await self._wiring.dial(self._transport, door.entrances[:1])
+
+    async def status(self, peer: PeerId) -> dict[str, Any] | None:
+        """The status of one peer; None where it does not tell it."""
         assert self._transport is not None
         request = rounds_pb2.Request(run_id=self._door.run_id, status=rounds_pb2.StatusQuery())
         try:
