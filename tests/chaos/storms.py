@@ -35,7 +35,7 @@ SMALL = RunConfig(
     codec=CodecConfig(),
 )
 KILLS = (Kill("leader", 4), Kill("reducer", 7))
-TIME_LIMIT_S = 120.0
+TIME_LIMIT_S = 240.0
 
 
 def play_of(tmp_path: Path, **changes: Any) -> Play:
