@@ -59,7 +59,7 @@ def record_of(node: Node, dialable: bool | None = None) -> bytes:
 async def find_directory(node: Node) -> Directory:
     """The directory that fits: one that cannot be dialled serves nobody in it. Raises SetupError."""
     wiring, config = node.wiring, node.start.config.node
-    return await wiring.directory(node.door, config, node.transport, node.credentials.verifier, node.note, node.dialable)
+    return await wiring.directory(node.door, config, node.transport, node.credentials.verifier, node.sockets, node.note, node.dialable)
 
 
 # -- finding out --------------------------------------------------------------------------------------------------------

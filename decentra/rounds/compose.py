@@ -39,8 +39,8 @@ def deadline_s(member: Member, start_s: float, attempt: int) -> float:
 def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[tuple[Part, ...], list[Offer], bool]:
     """(map, offers held whole, whether everyone waited for has offered and is held, or nobody will offer in this sync).
 
-    settled: silence has had time to show. Then members not heard are not waited for, and this leader reduces the parts
-    of silent owners itself, for what it holds it knows; those of an owner that failed, at once.
+    settled: silence has had time to show. Then members not heard are not waited for, nor the parts that they offered, and
+    this leader reduces the parts of silent owners itself, for what it holds it knows; those of an owner that failed, at once.
     """
     state = member.state
     if not state.started(member.run.config.start_members):
@@ -59,7 +59,7 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
         ready = held_everywhere(member.book.offers, parts, held)
     expected = [p for p in state.expected() if p in heard or not settled]
     awaited = [p for p in expected if p not in member.book.offers and not _sits_out(member, p)]
-    unheld = [o.sender for o in member.book.offers.values() if o not in ready]
+    unheld = [o.sender for o in member.book.offers.values() if o not in ready and (o.sender in heard or not settled)]
     if awaited:
         steps = [(member.beats[p].num_steps - member.beats[p].steps_done, p) for p in awaited if p in member.beats]
         behind = max(steps, default=(0, awaited[0]))

@@ -34,12 +34,14 @@ def owned(member: Member) -> list[Part]:
 async def pull_parts(member: Member) -> None:
     """As an owner: pull one's blocks of every offer, one stream a sender; until cancelled."""
     running: dict[Digest, asyncio.Task[None]] = {}
+    complained: set[Digest] = set()
     try:
         while True:
             for offer in list(member.book.offers.values()):
                 lacking = any(member.parts.missing(offer, part) is not None for part in owned(member))
                 if lacking and offer.root not in running and offer.sender != member.peer:
-                    running[offer.root] = asyncio.ensure_future(_pull_offer(member, offer))
+                    running[offer.root] = asyncio.ensure_future(_pull_offer(member, offer, complained))
+            complained.intersection_update(running)
             await member.changed.wait(1.0)
             for root in [root for root, task in running.items() if task.done()]:
                 running.pop(root).result()
@@ -48,12 +50,14 @@ async def pull_parts(member: Member) -> None:
             task.cancel()
 
 
-async def _pull_offer(member: Member, offer: Offer) -> None:
+async def _pull_offer(member: Member, offer: Offer, complained: set[Digest]) -> None:
     try:
         await pull_contribution(member, offer, owned(member))
         member.changed.notify()
     except PeerError as error:
-        member.ports.note(f"parts of sync {offer.sync}: {error}")
+        if offer.root not in complained:
+            member.ports.note(f"parts of sync {offer.sync}: {error}")
+        complained.add(offer.root)
         await asyncio.sleep(member.period_s())
 
 

@@ -54,6 +54,7 @@ def status_of(member: Member) -> dict[str, Any]:
     done, planned = member.ports.trainer.progress()
     return {
         "peer": member.peer,
+        "incarnation": member.me.incarnation,
         "run": member.run.config.name,
         "run_id": member.run.run_id.hex(),
         "entry": state.r,
@@ -66,6 +67,8 @@ def status_of(member: Member) -> dict[str, Any]:
         "heard": list(member.heard() if member.leading else member.leader_heard),
         "attempt": member.attempt,
         "leading": member.leading,
+        "phase": phase_of(member),
+        "offers": len(member.book.offers),
         "owns": [p.num_blocks for p in state.parts if p.owner == member.peer],
         "waiting_for": waiting_sentence(member),
         "waiting_s": round(member.now() - member.waiting_since_s, 3),
@@ -84,6 +87,17 @@ def status_of(member: Member) -> dict[str, Any]:
         "rounds": [dataclasses.asdict(report) for report in member.history],
         "done": member.is_done(),
     }
+
+
+def phase_of(member: Member) -> str:
+    """Where the round of the due entry stands, as this member sees it: train (offers are missing), transfer, reduce, ballot."""
+    if "proposed" in member.marks:
+        return "ballot"
+    if "closed" in member.marks:
+        return "reduce"
+    heard = member.heard() if member.leading else member.leader_heard
+    awaited = [p for p in member.state.expected() if p in heard]
+    return "transfer" if awaited and all(p in member.book.offers for p in awaited) else "train"
 
 
 def report_of(member: Member, before: State, entry: Entry, ballot: int) -> RoundReport:
