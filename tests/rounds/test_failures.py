@@ -209,7 +209,7 @@ def test_a_part_that_cannot_travel_directly_goes_through_a_member_both_ends_reac
         swarm.heal()
         await swarm.finish(LIMIT_S)
 
-    swarm_of(4, story, stop_syncs=14)
+    swarm_of(6, story, stop_syncs=14)
 
 
 def test_an_owner_that_always_fails_loses_its_parts_in_the_same_attempt(monkeypatch):
