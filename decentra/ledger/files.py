@@ -18,7 +18,7 @@ from decentra.errors import SetupError, StateError
 
 
 class Files(Protocol):
-    """Five verbs. Raises SetupError when the disk is full or not writable."""
+    """Six verbs. Raises SetupError when the disk is full or not writable."""
 
     def read(self, name: str) -> bytes | None:
         """The whole file; None if there is none."""
@@ -38,6 +38,10 @@ class Files(Protocol):
 
     def remove(self, name: str) -> None:
         """Delete the file if it is there."""
+        ...
+
+    def move(self, name: str, target: str) -> None:
+        """Give the file another name, replacing what is there; nothing where there is no such file."""
         ...
 
 
@@ -109,6 +113,20 @@ class DiskFiles:
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
 
+    def move(self, name: str, target: str) -> None:
+        """See Files; a folder that is empty then goes too."""
+        path, goal = self.root / name, self.root / target
+        if not path.exists():
+            return
+        with _disk_errors(goal):
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, goal)
+            _sync_folder(goal.parent)
+            _sync_folder(path.parent)
+        if path.parent != self.root:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
     def close(self) -> None:
         """Give the directory back."""
         os.close(self._lock)
@@ -139,6 +157,11 @@ class MemoryFiles:
     def remove(self, name: str) -> None:
         """See Files."""
         self._files.pop(name, None)
+
+    def move(self, name: str, target: str) -> None:
+        """See Files."""
+        if name in self._files:
+            self._files[target] = self._files.pop(name)
 
 
 def _write_durably(path: Path, data: bytes, flag: int) -> None:

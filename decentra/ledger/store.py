@@ -1,8 +1,9 @@
 """What a member keeps: the log of certified entries, blobs and files by digest, snapshots, its vote and its last offer.
 
 Layout below the Files root: log.bin, vote.json, offer.json, blobs/HEX, snapshots/R/{header.json,link.json,anchor-F,momentum-F},
-files/NAME, manifest.bin. The log is append-only, each record behind its length and two checksums, of its head and of all
-of it: so a torn tail, which a crash leaves, is told from a damaged length.
+files/NAME, manifest.bin, aside/LINEAGE-R/ (the ledger of a lineage that was left, itself a state directory). The log is
+append-only, each record behind its length and two checksums, of its head and of all of it: so a torn tail, which a crash
+leaves, is told from a damaged length.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Vote:
     """What this member has signed for entry r: the ballot promised, and the highest accepted with its entry.
 
     proposed: the highest ballot it has proposed in; a restarted leader uses only a higher one.
+    lineage: the one it is of; what a member signs in one binds it in no other.
     """
 
     r: int
@@ -42,6 +44,7 @@ class Vote:
     accepted_ballot: int = -1
     accepted_entry: bytes = b""
     proposed: int = -1
+    lineage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,9 @@ class Store:
     files: Files
     incarnation: int = 0
     vote: Vote = field(default_factory=lambda: Vote(0))
-    _last_offer_sync: int = -1
+    """The last vote written down."""
+    _votes: dict[str, Vote] = field(default_factory=dict)
+    _last_offer_syncs: dict[str, int] = field(default_factory=dict)
     _contacts: list[bytes] | None = None
     _log: list[tuple[int, bytes]] = field(default_factory=list)
     _objects: dict[Digest, tuple[str, int, bool]] = field(default_factory=dict)
@@ -108,32 +113,40 @@ class Store:
         try:
             data = json.loads(raw)
             self.incarnation = data.pop("incarnation")
-            self.vote = Vote(**{**data, "accepted_entry": bytes.fromhex(data["accepted_entry"])})
+            votes = [_vote_of(each) for each in (*data.pop("other_lineages", ()), data)]
+            self._votes, self.vote = {vote.lineage: vote for vote in votes}, votes[-1]
         except (ValueError, KeyError, TypeError) as error:
             raise StateError("vote.json is damaged; delete it to come back as a newcomer") from error
 
     def save_vote(self, vote: Vote) -> None:
         """Durable before it returns: only then may the answer leave."""
-        data = {**dataclasses.asdict(vote), "accepted_entry": vote.accepted_entry.hex(), "incarnation": self.incarnation}
+        others = [_vote_json(other) for lineage, other in self._votes.items() if lineage != vote.lineage]
+        data = {**_vote_json(vote), "other_lineages": others, "incarnation": self.incarnation}
         self.files.write("vote.json", json.dumps(data).encode())
-        self.vote = vote
+        self._votes[vote.lineage] = self.vote = vote
+
+    def vote_in(self, lineage: str) -> Vote:
+        """The last vote of a lineage."""
+        return self._votes.get(lineage, Vote(0, lineage=lineage))
 
     # -- this member's last offer -----------------------------------------------------------------------------------
 
-    def save_offer(self, sync: int, signed: bytes) -> None:
+    def save_offer(self, sync: int, signed: bytes, lineage: str = "") -> None:
         """Write down a root before its first byte leaves."""
-        self.files.write("offer.json", json.dumps({"sync": sync, "signed": signed.hex()}).encode())
-        self._last_offer_sync = sync
+        syncs = {**self._last_offer_syncs, lineage: sync}
+        self.files.write("offer.json", json.dumps({"syncs": syncs, "signed": signed.hex()}).encode())
+        self._last_offer_syncs = syncs
 
-    def last_offer_sync(self) -> int:
-        """The sync of the last root written down; -1 if none. A restarted member sits that sync out."""
-        return self._last_offer_sync
+    def last_offer_sync(self, lineage: str = "") -> int:
+        """The sync of the last root written down in a lineage; -1 if none. A restarted member sits that sync out."""
+        return self._last_offer_syncs.get(lineage, -1)
 
     def _open_offer(self) -> None:
         raw = self.files.read("offer.json")
         try:
-            self._last_offer_sync = -1 if raw is None else int(json.loads(raw)["sync"])
-        except (ValueError, KeyError, TypeError) as error:
+            syncs = {} if raw is None else json.loads(raw)["syncs"]
+            self._last_offer_syncs = {str(lineage): int(sync) for lineage, sync in syncs.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError("offer.json is damaged; move the state directory away and join again") from error
 
     # -- how to dial others -----------------------------------------------------------------------------------------
@@ -189,6 +202,25 @@ class Store:
         """Forget the log: a snapshot from elsewhere has replaced what it led to."""
         self.files.write("log.bin", b"")
         self._log.clear()
+
+    def set_aside(self, name: str) -> str:
+        """Move log, snapshots and blobs to a folder of their own, which is a state directory too; returns its name.
+
+        A crash within leaves a prefix of the moves: a state directory without its log's end, or one that must fetch a snapshot.
+        """
+        folder, number = f"aside/{name}", 1
+        while self.files.names(folder):
+            number += 1
+            folder = f"aside/{name}-{number}"
+        self.files.write(f"{folder}/manifest.bin", self.files.read("manifest.bin") or b"")
+        self.files.move("log.bin", f"{folder}/log.bin")
+        marks_first = sorted(self.files.names("snapshots"), key=lambda name: not name.endswith("link.json"))
+        for each in (*marks_first, *self.files.names("blobs")):
+            self.files.move(each, f"{folder}/{each}")
+        self._log.clear()
+        self._served.clear()
+        self._objects = {name: held for name, held in self._objects.items() if held[0].startswith("files/")}
+        return folder
 
     def oldest_entry(self) -> int:
         """r of the first entry held; 0 where none is."""
@@ -319,6 +351,14 @@ class Store:
                     self.files.remove(path)
                 self._objects.pop(name_digest)
                 self._served.pop(name_digest, None)
+
+
+def _vote_json(vote: Vote) -> dict[str, Any]:
+    return {**dataclasses.asdict(vote), "accepted_entry": vote.accepted_entry.hex()}
+
+
+def _vote_of(data: dict[str, Any]) -> Vote:
+    return Vote(**{**data, "accepted_entry": bytes.fromhex(data["accepted_entry"])})
 
 
 def _check(*parts: bytes) -> bytes:
