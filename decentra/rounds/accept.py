@@ -11,7 +11,7 @@ from decentra.ledger.store import Vote
 from decentra.rounds import ballot, exchange, records
 from decentra.rounds.owner import owned
 from decentra.rounds.validate import entry_fault
-from decentra.types import PeerId
+from decentra.types import Digest, PeerId
 from decentra.wire.v1 import rounds_pb2
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ async def answer_prepare(member: Member, sender: PeerId, message: rounds_pb2.Pre
     if message.r != member.state.r or not member.may_vote():
         return rounds_pb2.Promise(reason=f"this member is at entry {member.state.r}")
     exchange.only_its_leader(member, sender, message.ballot)
-    vote = await _cast(member, message.r, lambda vote: ballot.promise(vote, message.ballot))
-    if vote is None or member.state.r != message.r:
+    stands_on = member.hash
+    vote = await _cast(member, stands_on, lambda vote: ballot.promise(vote, message.ballot))
+    if vote is None or member.hash != stands_on:
         return rounds_pb2.Promise(highest=_promised(member, message.r), reason="promised or applied something else")
     if message.ballot > member.attempt:
         exchange.give_up(member, message.ballot, f"{sender[:8]} leads")
@@ -41,12 +42,12 @@ async def answer_prepare(member: Member, sender: PeerId, message: rounds_pb2.Pre
     return promise
 
 
-async def _cast(member: Member, r: int, change: Callable[[Vote], Vote | None]) -> Vote | None:
-    """Change this member's vote for entry r and write it down; None where `change` forbids it or the round is over."""
+async def _cast(member: Member, stands_on: Digest, change: Callable[[Vote], Vote | None]) -> Vote | None:
+    """Change this member's vote for the entry that follows h_r and write it down; None where `change` forbids it or the round is over."""
 
     async def cast() -> Vote | None:
         async with member.vote_lock:
-            vote = change(member.vote()) if r == member.state.r else None
+            vote = change(member.vote()) if stands_on == member.hash else None
             if vote is not None:
                 await member.ports.run_blocking(member.ports.store.save_vote, vote)
             return vote
@@ -67,8 +68,8 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
     exchange.only_its_leader(member, sender, message.ballot)
     member.mark("closed")
     member.mark("proposed")
-    entry = records.parse_entry(message.entry)
-    fault = entry_fault(member.run.run_id, member.run.machine, member.state, member.hash, entry)
+    entry, stands_on = records.parse_entry(message.entry), member.hash
+    fault = entry_fault(member.run.run_id, member.run.machine, member.state, stands_on, entry)
     if fault:
         member.ports.note(f"entry {message.r} of {sender[:8]} refused: {fault}")
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason=fault)
@@ -78,15 +79,16 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
         changed = ballot.accept(vote, message.ballot, message.entry)
         return dataclasses.replace(changed, proposed=message.ballot) if changed and sender == member.peer else changed
 
-    if await _cast(member, message.r, accepted) is None:
+    vote = await _cast(member, stands_on, accepted)
+    if vote is None:
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason="promised or applied something else")
-    return rounds_pb2.Accept(vote=records.to_signed(_signed_vote(member, message)), highest=message.ballot)
+    return rounds_pb2.Accept(vote=records.to_signed(_signed_vote(member, message, vote.lineage)), highest=message.ballot)
 
 
-def _signed_vote(member: Member, message: rounds_pb2.Proposal) -> bytes:
+def _signed_vote(member: Member, message: rounds_pb2.Proposal, lineage: str) -> bytes:
     named = ballot.VotePayload(
         member.run.run_id,
-        member.state.lineage,
+        lineage,
         message.r,
         message.ballot,
         entry_digest(message.entry),

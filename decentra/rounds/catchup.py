@@ -16,10 +16,12 @@ from decentra.ledger import chain
 from decentra.ledger.apply import apply, first_hash, state_after
 from decentra.ledger.entry import Entry
 from decentra.ledger.golden import GOLDEN
-from decentra.ledger.state import OuterTensors, State, from_header
+from decentra.ledger.state import Fork, OuterTensors, State, from_header
 from decentra.ledger.store import Snapshot, Store, object_digest
 from decentra.rounds import records
 from decentra.rounds.fetch import pull_object
+from decentra.rounds.forks import fork_of
+from decentra.rounds.lineage import leads_to
 from decentra.rounds.ports import MakeMachine, Ports, Run, learn_record, manifest_digest, read_manifest, run_id_of
 from decentra.transport.base import Transport
 from decentra.types import CHUNK_ELEMENTS, PROTOCOL_VERSION, Digest, PeerId
@@ -77,10 +79,16 @@ async def fetch_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donors: 
     return Reached(from_header(snapshot.header), snapshot.state_hash())
 
 
-async def download_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donors: Sequence[PeerId]) -> Snapshot:
-    """Fill `tensors` with the newest snapshot that donors offer, each giving a share of the blocks. Raises PeerError."""
+async def download_snapshot(
+    ports: Ports, run: Run, tensors: OuterTensors, donors: Sequence[PeerId], forks: Sequence[Fork] | None = None
+) -> Snapshot:
+    """Fill `tensors` with the newest snapshot that donors offer, each giving a share of the blocks. Raises PeerError.
+
+    forks: only of the history that these forced views led to; any where it is None.
+    """
     heads = await _heads(ports, run, donors)
     holding = [peer for peer, head in heads.items() if head.HasField("snapshot")]
+    holding = [peer for peer in holding if forks is None or leads_to(heads[peer].snapshot.header, forks)]
     if not holding:
         raise PeerUnreachable(donors[0] if donors else "nobody", "no member offers a snapshot")
     newest = max(heads[peer].snapshot.r for peer in holding)
@@ -127,9 +135,11 @@ async def replay(member: Member, donor: PeerId) -> None:
         reply = await member.call(donor, rounds_pb2.Request(entries=query), member.silence_s())
         for certified in reply.entries.entries:
             try:
-                await member.commit(certified.SerializeToString(), donor)
+                taken = await member.commit(certified.SerializeToString(), donor)
             except ValueError as error:
                 raise PeerFault(donor, f"its entry {member.state.r} does not hold: {error}") from error
+            if not taken and (member.outlook.suspect is not None or member.outlook.met is not None):
+                return  # of another lineage or state: to be looked into first
         if member.state.r == first_r:
             head = (await member.call(donor, rounds_pb2.Request(head=state_pb2.HeadQuery()), member.silence_s())).head
             if head.r <= member.state.r:
@@ -142,7 +152,8 @@ async def replay(member: Member, donor: PeerId) -> None:
 
 async def _take_snapshot(member: Member, donors: list[PeerId]) -> None:
     tensors = OuterTensors(torch.zeros_like(member.tensors.anchor), torch.zeros_like(member.tensors.momentum))
-    snapshot = await download_snapshot(member.ports, member.run, tensors, donors)
+    forks = member.state.forks if member.outlook.crossing is None else member.outlook.crossing.forks
+    snapshot = await download_snapshot(member.ports, member.run, tensors, donors, forks)
     if not await member.adopt(snapshot, tensors):
         raise PeerFault(donors[0], f"its newest snapshot is of entry {snapshot.r}, this member is at {member.state.r}")
 
@@ -174,7 +185,7 @@ def restore(store: Store, run: Run, tensors: OuterTensors, to_r: int | None = No
         if entry.state_hash != state_hash:
             raise StateError(f"entry {entry.r} stands on {entry.state_hash.hex()[:12]}, the replay is at {state_hash.hex()[:12]}")
         try:
-            state = apply(run.machine, state, tensors, entry, store.blob)
+            state = apply(run.machine, state, tensors, entry, store.blob, fork_of(message))
         except KeyError as error:
             raise StateError(f"entry {entry.r} needs a blob that is not held here; move the state directory away and join again") from error
         state_hash = state_after(state_hash, message.entry, state)

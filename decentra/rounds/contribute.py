@@ -33,13 +33,13 @@ async def train_slots(member: Member) -> None:
     while True:
         while not may_train(member):
             await member.changed.wait(1.0)
-        plan = make_plan(member)
+        plan, origin = make_plan(member), member.origin
         member.marks.setdefault("slot", member.now())
-        result = await _train(member, plan)
+        result = await _train(member, plan, origin)
         if result is not None and result.num_samples > 0:
             member.mark("trained")
-            await offer(member, plan, result)
-        while member.state.sync == plan.sync and not member.is_done():
+            await offer(member, plan, result, origin)
+        while member.state.sync == plan.sync and member.origin == origin and not member.is_done():
             await member.changed.wait(1.0)
 
 
@@ -72,8 +72,8 @@ def make_plan(member: Member) -> SlotPlan:
     )
 
 
-async def _train(member: Member, plan: SlotPlan) -> SlotResult | None:
-    """The slot's result; None where the swarm went on without it, or this node left the view, before it was done."""
+async def _train(member: Member, plan: SlotPlan, origin: int) -> SlotResult | None:
+    """The slot's result; None where the swarm went on without it, this node left the view or its replica was replaced before."""
     start = member.now()
     task = asyncio.ensure_future(member.ports.trainer.train(plan))
     try:
@@ -81,7 +81,7 @@ async def _train(member: Member, plan: SlotPlan) -> SlotResult | None:
             wake = asyncio.ensure_future(member.changed.wait(1.0))
             await asyncio.wait({task, wake}, return_when=asyncio.FIRST_COMPLETED)
             wake.cancel()
-            if member.state.sync != plan.sync or not member.in_view() or member.is_done():
+            if member.state.sync != plan.sync or member.origin != origin or not member.in_view() or member.is_done():
                 return None
         result = task.result()
     finally:
@@ -96,8 +96,10 @@ async def _train(member: Member, plan: SlotPlan) -> SlotResult | None:
     return result
 
 
-async def offer(member: Member, plan: SlotPlan, result: SlotResult) -> None:
-    """Encode, write the root down, tell every member. Nothing happens where the pseudo-gradient is not finite."""
+async def offer(member: Member, plan: SlotPlan, result: SlotResult, origin: int) -> None:
+    """Encode, write the root down, tell every member. Nothing happens where the pseudo-gradient is not finite, or the replica
+    that it was made on was replaced.
+    """
     state, machine = member.state, member.run.machine
     fragment = machine.fragments[fragment_of_sync(result.sync, len(machine.fragments))]
     try:
@@ -108,6 +110,8 @@ async def offer(member: Member, plan: SlotPlan, result: SlotResult) -> None:
         member.sits_out_sync = result.sync
         return
     blocks, digests, blocks_digest = await member.ports.run_blocking(_cut, packed)
+    if member.origin != origin:
+        return
     fragments = len(machine.fragments)
     blank = Offer(
         signed=b"",
@@ -135,7 +139,7 @@ async def offer(member: Member, plan: SlotPlan, result: SlotResult) -> None:
 def _write_down(store: Store, made: Offer, packed: torch.Tensor) -> None:
     """Root and payload, before the first byte leaves: a restarted member sends the same bytes, or sits the sync out."""
     store.files.write(PAYLOAD, len(made.signed).to_bytes(4, "little") + made.signed + packed.numpy().tobytes())
-    store.save_offer(made.sync, made.signed)
+    store.save_offer(made.sync, made.signed, made.lineage)
 
 
 async def resume(member: Member) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from decentra.errors import PeerError
-from decentra.rounds import catchup, contribute, exchange, lead, owner
+from decentra.rounds import catchup, contribute, drift, exchange, lead, lookout, meeting, owner
 from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
 from decentra.rounds.view import leader_order
@@ -39,6 +39,7 @@ async def _live(member: Member) -> None:
             tasks.create_task(owner.pull_parts(member)),
             tasks.create_task(_refresh_contacts(member)),
             tasks.create_task(_speak_up(member)),
+            tasks.create_task(lookout.look_around(member)),
         ]
         await _run_rounds(member)
         member.tasks = None
@@ -51,6 +52,12 @@ async def _live(member: Member) -> None:
 
 async def _run_rounds(member: Member) -> None:
     while not member.is_done():
+        if member.outlook.suspect is not None:
+            await drift.settle(member)
+            continue
+        if member.outlook.crossing is not None:
+            await meeting.cross(member)
+            continue
         if member.behind is not None:
             donor, member.behind = member.behind, None
             try:
@@ -83,7 +90,7 @@ async def _pass_on(member: Member) -> None:
 async def _refresh_contacts(member: Member) -> None:
     """Keep learning how to dial peers from the directory."""
     while True:
-        await meet(member.ports, member.run.run_id)
+        member.outlook.known = tuple(await meet(member.ports, member.run.run_id))
         await asyncio.sleep(CONTACTS_PERIOD_S)
 
 

@@ -19,14 +19,16 @@ from decentra.errors import PeerError, PeerFault, StateError
 from decentra.ledger.apply import apply, state_after
 from decentra.ledger.chain import entry_digest, header_digest
 from decentra.ledger.entry import Entry
+from decentra.ledger.state import Fork, OuterTensors, Part, State, from_header
 from decentra.ledger.state import Member as ViewMember
-from decentra.ledger.state import OuterTensors, Part, State, from_header
 from decentra.ledger.store import Snapshot, Vote
-from decentra.rounds import records
-from decentra.rounds.ballot import certificate_fault
+from decentra.rounds import drift, meeting, records
+from decentra.rounds.ballot import fresh
 from decentra.rounds.fetch import Fetcher
+from decentra.rounds.forks import fork_of
 from decentra.rounds.moves import Moves
 from decentra.rounds.offers import Offer, OfferBook, offer_fault
+from decentra.rounds.outlook import Outlook
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
 from decentra.rounds.status import Beat, report_of
@@ -49,7 +51,7 @@ class Member:
         self.state, self.hash, self.tensors = state, state_hash, tensors
         self.book, self.parts = OfferBook(state.sync), PartStore()
         self.own: Offer | None = None
-        self.sits_out_sync = ports.store.last_offer_sync()
+        self.sits_out_sync = ports.store.last_offer_sync(state.lineage)
         self.takes_over: tuple[Part, ...] = ()
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
@@ -57,6 +59,11 @@ class Member:
         self.leading, self.collecting = False, False
         self.leaving, self.leave_by_s = False, math.inf
         self.behind: PeerId | None = None
+        self.outlook = Outlook()
+        self.origin = 0
+        """Counts how often the replica was replaced otherwise than by an entry: what was begun before is void."""
+        self.quorum_s = -math.inf
+        self.said: set[str] = set()
         self.changed = Changed()
         self.fetcher = Fetcher(self)
         self.history: deque[RoundReport] = deque(maxlen=HISTORY_ENTRIES)
@@ -70,7 +77,7 @@ class Member:
         self.compute_s = 0.0
         self.trained_s = 0.0
         self.born_s = self.now()
-        self.vote_lock, self._commit_lock = asyncio.Lock(), asyncio.Lock()
+        self.vote_lock, self.commit_lock = asyncio.Lock(), asyncio.Lock()
         self.tasks: asyncio.TaskGroup | None = None
         self.aside: dict[asyncio.Task[None], None] = {}
         self.moves = Moves()
@@ -126,6 +133,16 @@ class Member:
         if what != self.waiting_for:
             self.waiting_for, self.waiting_since_s = what, self.now()
 
+    def say_once(self, text: str) -> None:
+        """Note a line for people, unless it has been said in this round."""
+        if text not in self.said:
+            self.said.add(text)
+            self.ports.note(text)
+
+    def is_called_away(self) -> bool:
+        """Whether something must be done before rounds go on: catch up, go over to another lineage, put this replica right."""
+        return self.behind is not None or self.outlook.is_urgent()
+
     def mark(self, name: str) -> None:
         """Note when a phase of this sync's round was reached, once."""
         self.marks.setdefault(name, self.now())
@@ -154,7 +171,7 @@ class Member:
 
     async def call(self, peer: PeerId, request: rounds_pb2.Request, timeout_s: float) -> rounds_pb2.Reply:
         """One control message. Raises PeerError."""
-        request.run_id = self.run.run_id
+        request.run_id, request.lineage = self.run.run_id, bytes.fromhex(self.state.lineage)
         data = await self.ports.transport.call(peer, request.SerializeToString(), timeout_s)
         try:
             return rounds_pb2.Reply.FromString(data)
@@ -172,7 +189,8 @@ class Member:
     # -- S moves ----------------------------------------------------------------------------------------------------
 
     async def commit(self, certified: bytes, source: PeerId) -> bool:
-        """Take a certified entry: verify, pull its blobs, log, apply. False where it is not the next one.
+        """Take a certified entry: verify, pull its blobs, log, apply. False where it is not the next one, or not of this
+        replica's lineage or state, which is then looked into.
 
         Raises ValueError where the certificate does not hold; PeerError where no holder gave the blobs. A caller that is
         cancelled does not stop it half-way, where the tensors have moved and the state has not.
@@ -181,31 +199,34 @@ class Member:
 
     async def _commit(self, certified: bytes, source: PeerId) -> bool:
         message = swarm_pb2.CertifiedEntry.FromString(certified)
-        async with self._commit_lock:
+        async with self.commit_lock:
             entry = records.parse_entry(message.entry)
+            if meeting.is_foreign(self, entry, message, source):
+                return False
             if entry.r != self.state.r:
                 if entry.r > self.state.r:
                     self.fall_behind(source)
                 return False
-            certificate = records.parse_certificate(message.certificate)
-            fault = certificate_fault(
-                certificate, self.run.run_id, self.state.lineage, entry.r, entry_digest(message.entry), self.state.members, self._open_vote
-            )
-            if fault or entry.state_hash != self.hash:
-                raise ValueError(fault or f"entry {entry.r} stands on another state: this replica has drifted at h_{entry.r}")
+            fault = meeting.commit_fault(self, message, entry)
+            if fault:
+                raise ValueError(fault)
+            if entry.state_hash != self.hash:
+                drift.found(self, entry, source)
+                return False
             await self.fetcher.blobs_of(entry, (source,))
             self.mark("certified")
-            state = await self.ports.run_blocking(self._apply, entry, message.entry, certified)
-            self._moved(entry, state, state_after(self.hash, message.entry, state), certified, certificate.ballot)
+            fork = fork_of(message)
+            state = await self.ports.run_blocking(self._apply, entry, certified, fork)
+            ballot = records.parse_certificate(message.certificate).ballot
+            self._moved(entry, state, state_after(self.hash, message.entry, state), certified, ballot)
+            if fork is not None:
+                self.start_anew()
             await self._maybe_snapshot(message.entry, entry.state_hash)
         return True
 
-    def _open_vote(self, signed: bytes) -> Any:
-        return records.open_vote(self.ports.verifier, signed)
-
-    def _apply(self, entry: Entry, entry_bytes: bytes, certified: bytes) -> State:
+    def _apply(self, entry: Entry, certified: bytes, fork: Fork | None) -> State:
         self.ports.store.append(entry.r, certified)
-        return apply(self.run.machine, self.state, self.tensors, entry, self.ports.store.blob)
+        return apply(self.run.machine, self.state, self.tensors, entry, self.ports.store.blob, fork)
 
     async def _maybe_snapshot(self, entry_bytes: bytes, previous_hash: Digest) -> None:
         if self.state.r % self.run.config.snapshot_every == 0:
@@ -224,16 +245,16 @@ class Member:
         return await self.moves.run(self._adopt(snapshot, tensors))
 
     async def _adopt(self, snapshot: Snapshot, tensors: OuterTensors) -> bool:
-        async with self._commit_lock:
+        async with self.commit_lock:
             if snapshot.r <= self.state.r:
                 return False
-            await self.ports.run_blocking(self._take_over, snapshot, tensors)
+            await self.ports.run_blocking(self.take_over, snapshot, tensors)
             self.state, self.hash, self.last_certified = from_header(snapshot.header), snapshot.state_hash(), b""
-            self.sits_out_sync = max(self.sits_out_sync, self.ports.store.last_offer_sync())
-            self._turn(True)
+            self.start_anew()
         return True
 
-    def _take_over(self, snapshot: Snapshot, tensors: OuterTensors) -> None:
+    def take_over(self, snapshot: Snapshot, tensors: OuterTensors) -> None:
+        """Put a snapshot in place of log and tensors; blocks."""
         self.ports.store.restart_log()
         self.ports.store.save_snapshot(snapshot, tensors, self.run.machine.fragments)
         self.tensors.anchor.copy_(tensors.anchor)
@@ -245,9 +266,18 @@ class Member:
         self.history.append(report_of(self, entry, ballot))
         self._turn(entry.sync is not None)
 
+    def start_anew(self) -> None:
+        """The replica was replaced, or its lineage is another: slot and offer, begun on what was, are dropped."""
+        self.origin += 1
+        self.sits_out_sync = self.ports.store.last_offer_sync(self.state.lineage)
+        self.quorum_s = -math.inf
+        self._turn(True)
+
     def _turn(self, new_sync: bool) -> None:
         """A new round, and maybe a new sync, begins."""
         self.attempt, self.beats, self.leader_heard, self.behind = 0, {}, (), None
+        self.outlook.looked_into.clear()
+        self.said.clear()
         self.collecting = self.leading = False
         self.takes_over = ()
         if new_sync:
@@ -279,12 +309,11 @@ class Member:
 
     def vote(self) -> Vote:
         """This member's vote for the due entry."""
-        stored = self.ports.store.vote
-        return stored if stored.r == self.state.r else Vote(self.state.r)
+        return fresh(self.ports.store.vote_in(self.state.lineage), self.state.r)
 
     def may_vote(self) -> bool:
-        """Whether this member votes in the due round: not where its store is older than what it once signed."""
-        return self.in_view() and self.ports.store.vote.r <= self.state.r
+        """Whether this member votes in the due round: not where it has signed for a later one, or its h_r is disputed."""
+        return self.in_view() and not self.outlook.disputed and self.ports.store.vote_in(self.state.lineage).r <= self.state.r
 
     # -- life -------------------------------------------------------------------------------------------------------
 

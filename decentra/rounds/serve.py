@@ -13,6 +13,8 @@ from decentra.errors import PeerError, RefusedError
 from decentra.ledger.chain import digest
 from decentra.rounds import accept, exchange, owner, records
 from decentra.rounds.fetch import digest_frames
+from decentra.rounds.heads import head_of, oldest_entry
+from decentra.rounds.meeting import called
 from decentra.rounds.status import status_of
 from decentra.rounds.view import is_quorum
 from decentra.types import PROTOCOL_VERSION, PeerId
@@ -38,6 +40,7 @@ class Server:
             kind = message.WhichOneof("kind")
             if kind is None or message.run_id not in (member.run.run_id, b"") or (kind != "hello" and not message.run_id):
                 raise RefusedError(f"the message is for another run than {member.run.run_id.hex()[:8]}")
+            _same_lineage(member, sender, message, kind)
             return (await _ANSWERS[kind](member, sender, getattr(message, kind))).SerializeToString()
         except RefusedError:
             raise
@@ -83,6 +86,18 @@ class Server:
         return self.member
 
 
+def _same_lineage(member: Member, sender: PeerId, message: rounds_pb2.Request, kind: str) -> None:
+    """Rounds are agreed within a lineage; where another one shows it is looked into."""
+    tells = message.HasField("lineage") or kind in _WITHIN_A_LINEAGE
+    if not tells or message.lineage.hex() == member.state.lineage:
+        return
+    member.outlook.met = sender
+    member.changed.notify()
+    if kind in _WITHIN_A_LINEAGE:
+        theirs, mine = called(message.lineage.hex()), called(member.state.lineage)
+        raise RefusedError(f"the message is of {theirs}, this node is in {mine}")
+
+
 async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> rounds_pb2.Reply:
     run = member.run
     if message.protocol_version != PROTOCOL_VERSION:
@@ -110,7 +125,7 @@ async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> r
 
 async def _heartbeat(member: Member, sender: PeerId, message: rounds_pb2.Heartbeat) -> rounds_pb2.Reply:
     exchange.hear(member, sender, message)
-    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt)
+    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, state_hash=member.hash)
     if member.leading and message.r == member.state.r:
         reply.phase = member.waiting_for
         reply.heard.extend(member.heard())
@@ -144,20 +159,8 @@ async def _commit(member: Member, sender: PeerId, message: swarm_pb2.CertifiedEn
     return rounds_pb2.Reply(done=rounds_pb2.Done(note="applied" if applied else f"at entry {member.state.r}"))
 
 
-def _oldest_entry(member: Member) -> int:
-    """The first entry that can still be replayed from here: blobs are kept since the oldest snapshot."""
-    store = member.ports.store
-    return max(store.oldest_entry(), min(store.snapshots(), default=0))
-
-
 async def _head(member: Member, sender: PeerId, message: state_pb2.HeadQuery) -> rounds_pb2.Reply:
-    store = member.ports.store
-    head = state_pb2.Head(
-        r=member.state.r,
-        state_hash=member.hash,
-        oldest_entry=_oldest_entry(member),
-        view=[records.to_member(m) for m in member.state.members],
-    )
+    store, head = member.ports.store, head_of(member)
     # Only certified states are donated: S_r is certified by entry r, S_0 by the manifest.
     certified = [r for r in store.snapshots() if r < member.state.r or r == 0]
     if message.with_snapshot and certified:
@@ -166,7 +169,7 @@ async def _head(member: Member, sender: PeerId, message: state_pb2.HeadQuery) ->
 
 
 async def _entries(member: Member, sender: PeerId, message: state_pb2.EntriesQuery) -> rounds_pb2.Reply:
-    limit = min(message.limit, ENTRIES_A_REPLY) if message.first_r >= _oldest_entry(member) else 0
+    limit = min(message.limit, ENTRIES_A_REPLY) if message.first_r >= oldest_entry(member) else 0
     found = member.ports.store.entries(message.first_r, limit)
     return rounds_pb2.Reply(entries=state_pb2.Entries(entries=[swarm_pb2.CertifiedEntry.FromString(data) for _, data in found]))
 
@@ -181,6 +184,8 @@ async def _records(member: Member, sender: PeerId, message: rounds_pb2.Records) 
 async def _status(member: Member, sender: PeerId, message: rounds_pb2.StatusQuery) -> rounds_pb2.Reply:
     return rounds_pb2.Reply(status=rounds_pb2.Status(json=json.dumps(status_of(member))))
 
+
+_WITHIN_A_LINEAGE = ("heartbeat", "offer", "close", "prepare", "proposal", "commit")
 
 _ANSWERS: dict[str, Callable[[Member, PeerId, Any], Awaitable[rounds_pb2.Reply]]] = {
     "hello": _hello,

@@ -210,7 +210,7 @@ def run_seed(seed: int, swarm: Swarm | None = None) -> Swarm:
 
 def trace_digest(swarm: Swarm) -> str:
     """Names what happened: every note and event with its time, every hash."""
-    text = "\n".join([*swarm.trace, *(f"{r} {h}" for r, h in sorted(swarm.hashes.items()))])
+    text = "\n".join([*swarm.trace, *(f"{r} {h}" for (_, r), h in sorted(swarm.hashes.items()))])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

@@ -24,7 +24,7 @@ from decentra.ledger.apply import fragment_roots
 from decentra.ledger.chain import digest
 from decentra.ledger.entry import Entry
 from decentra.ledger.files import MemoryFiles
-from decentra.ledger.state import OuterTensors
+from decentra.ledger.state import OuterTensors, State
 from decentra.ledger.store import Store
 from decentra.outer.layout import Layout
 from decentra.rounds import catchup, life, records
@@ -54,8 +54,9 @@ class Swarm:
     nodes: list[Node] = field(default_factory=list)
     run: Run | None = None
     trace: list[str] = field(default_factory=list)
-    entries: dict[int, bytes] = field(default_factory=dict)
-    hashes: dict[int, str] = field(default_factory=dict)
+    entries: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    hashes: dict[tuple[str, int], str] = field(default_factory=dict)
+    """By the lineage that a state is in after entry r, and r."""
     faults: list[str] = field(default_factory=list)
     verifier: MemoVerifier = field(default_factory=MemoVerifier)
 
@@ -240,7 +241,7 @@ class Swarm:
 
     def entry(self, r: int) -> Entry:
         self.check()
-        return records.parse_entry(self.entries[r])
+        return records.parse_entry(self.entries[lineage_at(self.newest().state, r), r])
 
     def counted(self, sync: int) -> list[str]:
         """Names of those whose contribution a committed sync counted."""
@@ -249,7 +250,7 @@ class Swarm:
     def entry_of(self, sync: int) -> Entry:
         """The entry that committed a sync."""
         self.check()
-        return next(e for e in map(records.parse_entry, self.entries.values()) if e.sync == sync)
+        return next(e for e in map(self.entry, range(self.newest().state.r)) if e.sync == sync)
 
     def newest(self) -> Member:
         return max(self.members(), key=lambda m: m.state.r)
@@ -284,21 +285,22 @@ class Swarm:
         assert not self.faults, self.faults
 
     def check(self) -> None:
-        """One entry per r, one hash per r, every id committed at most once and none lost."""
+        """In a lineage: one entry per r, one hash per r, every id committed at most once and none lost."""
         self.raise_faults()
         for node in self.live():
             member = node.member
             assert member is not None
             for r, certified in member.ports.store._log:
                 entry = swarm_pb2.CertifiedEntry.FromString(certified).entry
-                assert self.entries.setdefault(r, entry) == entry, f"two entries {r}: {node.name} has another"
+                known = self.entries.setdefault((lineage_at(member.state, r), r), entry)
+                assert known == entry, f"two entries {r}: {node.name} has another"
             logged = [r for r, _ in member.ports.store._log]
             assert logged == list(range(logged[0], logged[0] + len(logged))) if logged else True, f"{node.name}: gaps in the log {logged}"
             for report in member.history:
-                known = self.hashes.setdefault(report.entry, report.state_hash)
+                known = self.hashes.setdefault((lineage_at(member.state, report.entry), report.entry), report.state_hash)
                 assert known == report.state_hash, f"h after entry {report.entry} differs on {node.name}"
             if member.state.r:
-                known = self.hashes.setdefault(member.state.r - 1, member.hash.hex())
+                known = self.hashes.setdefault((member.state.lineage, member.state.r - 1), member.hash.hex())
                 assert known == member.hash.hex(), f"h_{member.state.r} differs on {node.name}"
         self._check_ids()
 
@@ -308,7 +310,7 @@ class Swarm:
         state = self.newest().state
         spans: list[tuple[int, int]] = []
         for r in range(state.r):
-            entry: Entry = records.parse_entry(self.entries[r])
+            entry: Entry = records.parse_entry(self.entries[lineage_at(state, r), r])
             for counted in entry.counted:
                 spans += counted.claim
         for lease in state.leases.values():
@@ -353,6 +355,11 @@ class Swarm:
         left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task() and not t.done()]
         assert not left, f"tasks are left: {left}"
         self.raise_faults()
+
+
+def lineage_at(state: State, r: int) -> str:
+    """The lineage that the history of `state` was in after entry r."""
+    return next((fork.name for fork in reversed(state.forks) if fork.r <= r), "")
 
 
 class _Errors(logging.Handler):

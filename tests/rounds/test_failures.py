@@ -118,7 +118,7 @@ def test_an_entry_accepted_by_a_quorum_is_the_one_that_the_next_leader_proposes(
         swarm.kill(leader)
         await swarm.until(lambda: swarm.newest().state.r > r)
         swarm.check()
-        assert swarm.entries[r] == chosen
+        assert swarm.entries["", r] == chosen
         await swarm.finish(LIMIT_S)
 
     swarm_of(4, story)
@@ -128,7 +128,7 @@ def test_an_entry_accepted_by_a_quorum_is_the_one_that_the_next_leader_proposes(
 def test_a_certificate_that_reached_only_its_leader_or_one_member_stands(reached):
     async def story(swarm):
         leader, r, _ = await due(swarm, "votes")
-        await swarm.until(lambda: leader.member._commit_lock.locked(), step_s=0.001)
+        await swarm.until(lambda: leader.member.commit_lock.locked(), step_s=0.001)
         others = [n for n in swarm.live() if n is not leader]
         for node in others[reached:]:
             swarm.cut(leader, node)
@@ -164,7 +164,7 @@ def test_a_voter_that_restarts_still_shows_what_it_accepted():
 def test_a_restarted_leader_uses_only_a_higher_attempt():
     async def story(swarm):
         leader, r, _ = await due(swarm, "votes")
-        await swarm.until(lambda: leader.member.ports.store.vote.proposed == 0, step_s=0.001)
+        await swarm.until(lambda: (v := leader.member.ports.store.vote).r == r and v.proposed == 0, step_s=0.001)
         entry = leader.member.ports.store.vote.accepted_entry
         swarm.isolate(leader)
         swarm.kill(leader)
