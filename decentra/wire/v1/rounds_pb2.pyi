@@ -117,7 +117,7 @@ class Heartbeat(_message.Message):
     def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., member: _Optional[_Union[_swarm_pb2.Member, _Mapping]] = ..., newcomer: _Optional[bool] = ..., leaving: _Optional[bool] = ..., held: _Optional[_Iterable[bytes]] = ..., steps_done: _Optional[int] = ..., num_steps: _Optional[int] = ..., offer: _Optional[_Union[_swarm_pb2.Signed, _Mapping]] = ..., sits_out: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("r", "attempt", "heard", "phase", "waiting", "over", "offers", "lineage", "state_hash")
+    __slots__ = ("r", "attempt", "heard", "phase", "waiting", "over", "offers", "state_hash")
     R_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     HEARD_FIELD_NUMBER: _ClassVar[int]
@@ -125,7 +125,6 @@ class HeartbeatReply(_message.Message):
     WAITING_FIELD_NUMBER: _ClassVar[int]
     OVER_FIELD_NUMBER: _ClassVar[int]
     OFFERS_FIELD_NUMBER: _ClassVar[int]
-    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     STATE_HASH_FIELD_NUMBER: _ClassVar[int]
     r: int
     attempt: int
@@ -134,9 +133,8 @@ class HeartbeatReply(_message.Message):
     waiting: bool
     over: bool
     offers: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Signed]
-    lineage: bytes
     state_hash: bytes
-    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., heard: _Optional[_Iterable[str]] = ..., phase: _Optional[str] = ..., waiting: _Optional[bool] = ..., over: _Optional[bool] = ..., offers: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., lineage: _Optional[bytes] = ..., state_hash: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., heard: _Optional[_Iterable[str]] = ..., phase: _Optional[str] = ..., waiting: _Optional[bool] = ..., over: _Optional[bool] = ..., offers: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., state_hash: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("contribution",)
