@@ -47,6 +47,9 @@ def machine(config: RunConfig, layout: Layout) -> Machine:
         up=config.codec.up,
         down=config.codec.down,
         start_members=config.start_members,
+        tokens_a_sample=config.data.context,
+        gather=config.codec.aggregate == "gather",
+        feedback=config.codec.feedback,
     )
 
 
@@ -129,7 +132,8 @@ def text(config: RunConfig, cache: Path) -> Text:
 async def ready(node: NodeConfig, bootstrap: Sequence[str]) -> None:
     """See Wiring: the arithmetic is the swarm's, the port is free, a DHT address that was given answers."""
     check_machine(codecs())
-    _check_port(node.listen, node.port)
+    if node.reachable != "no":
+        _check_port(node.listen, node.port)
     await _check_dht(bootstrap)
 
 
@@ -187,10 +191,13 @@ async def transport(state: Path, door: Door, node: NodeConfig) -> NodeTransport:
     identity = Identity.load_or_create(state)
     tls = tls_material(identity, door.run_id, door.token, state)
     shaper = Shaper.of_link(*parse_link(node.link)) if node.link else None
-    return await GrpcTransport.start(identity.peer, None, tls, host=node.listen, port=node.port, shaper=shaper)
+    listens = node.reachable != "no"
+    return await GrpcTransport.start(identity.peer, None, tls, host=node.listen, port=node.port, shaper=shaper, dialable=listens)
 
 
-async def directory(door: Door, node: NodeConfig, through: NodeTransport, verifier: Verifier, note: Callable[[str], None]) -> Any:
+async def directory(
+    door: Door, node: NodeConfig, through: NodeTransport, verifier: Verifier, note: Callable[[str], None], dialable: bool
+) -> Any:
     """The DHT; without p2pd on this platform, the run's endpoints. Raises SetupError where the bootstrap is dead."""
     from decentra.directory.hivemind_dht import HivemindDirectory
     from decentra.directory.static import StaticDirectory
@@ -213,6 +220,8 @@ async def directory(door: Door, node: NodeConfig, through: NodeTransport, verifi
     if node.dht:
         try:
             await _check_dht(door.dht)
+            if not dialable:
+                return await HivemindDirectory.start(door.run_id, door.dht, client=True, reader=reader)
             return await HivemindDirectory.start(
                 door.run_id, door.dht, host=node.listen, port=node.dht_port, announce=node.announce, reader=reader
             )
@@ -220,8 +229,8 @@ async def directory(door: Door, node: NodeConfig, through: NodeTransport, verifi
             if door.dht and not door.entrances:
                 raise
             note(f"no DHT here: {error}; using the endpoints of the join string instead")
-    own = f"{node.announce or node.listen}:{through.port}"
-    return StaticDirectory([endpoint for endpoint, _ in door.entrances], exchange, own_endpoints=[own], reader=reader)
+    own = [f"{node.announce or node.listen}:{through.port}"] if dialable else []
+    return StaticDirectory([endpoint for endpoint, _ in door.entrances], exchange, own_endpoints=own, reader=reader)
 
 
 async def dial(through: NodeTransport, entrances: Sequence[tuple[str, PeerId]]) -> list[PeerId]:
@@ -243,6 +252,16 @@ async def dial(through: NodeTransport, entrances: Sequence[tuple[str, PeerId]]) 
 
     found = await asyncio.gather(*(learn(endpoint, expected) for endpoint, expected in entrances))
     return list(dict.fromkeys(peer for peers in found for peer in peers))
+
+
+async def dial_back(endpoint: str, certificate: bytes) -> bool:
+    """Whether a new TLS connection to "host:port" is answered with this PEM certificate, within PROBE_TIMEOUT_S."""
+    from decentra.transport.first_contact import fetch_certificate
+
+    try:
+        return await fetch_certificate(endpoint, PROBE_TIMEOUT_S) == certificate
+    except SetupError:
+        return False
 
 
 def encode_door(door: Door) -> str:
@@ -281,4 +300,5 @@ def wiring() -> Wiring:
         encode_door=encode_door,
         decode_door=decode_door,
         dial=dial,
+        dial_back=dial_back,
     )

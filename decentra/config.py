@@ -73,10 +73,16 @@ class OuterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecConfig:
-    """How pseudo-gradients travel: `up` from contributor to owner, `down` from owner to all. fp32 or int8."""
+    """How pseudo-gradients travel: `up` from contributor to owner, `down` from owner to all. fp32 or int8.
+
+    aggregate: reduce (owners average their parts and encode once more) or gather (contributions themselves go to all).
+    feedback: decay of the error-feedback residual, what encoding lost and the next contribution adds; 0 keeps none.
+    """
 
     up: str = "int8"
     down: str = "int8"
+    aggregate: str = "reduce"
+    feedback: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +110,8 @@ class RunConfig:
 class NodeConfig:
     """What one machine decides. Port 0 means any free port; `link` RATE,DELAY shapes in user space ("" = not).
 
+    reachable: whether others can dial this node. auto has members dial it back and believes them; yes is not proved; no
+    listens to nobody and only dials out.
     device: of the trainer, as torch names it (cpu, cuda, cuda:1, mps); auto takes CUDA where torch sees it, else the CPU.
     daemon_threads: CPU threads for encoding, reducing and applying. micro_batch: samples of one forward pass, 0 for all.
     """
@@ -112,6 +120,7 @@ class NodeConfig:
     port: int = 0
     dht_port: int = 0
     announce: str = ""
+    reachable: str = "auto"
     dht: bool = True
     trainer_threads: int = 1
     micro_batch: int = 0
@@ -170,7 +179,7 @@ def _value(hint: Any, value: object, place: str, key: str) -> Any:
             raise ConfigError(f"{place}: {key} = {value!r} must be a list")
         item = typing.get_args(hint)[0]
         return tuple(_value(item, each, place, f"{key}[{index}]") for index, each in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 1000:
         return float(value)
     if type(value) is not hint:
         raise ConfigError(f"{place}: {key} = {value!r} must be of type {hint.__name__}")
@@ -249,6 +258,9 @@ def _choices(run: RunConfig) -> Rules:
     ]
     for key, codec in (("codec.up", run.codec.up), ("codec.down", run.codec.down)):
         rules.append((codec in ("fp32", "int8"), f"{key} = {codec!r} is not known; use fp32 or int8"))
+    aggregate, feedback = run.codec.aggregate, run.codec.feedback
+    rules.append((aggregate in ("reduce", "gather"), f"codec.aggregate = {aggregate!r} is not known; use reduce or gather"))
+    rules.append((0.0 <= feedback <= 1.0, f"codec.feedback = {feedback} must lie in [0, 1]"))
     return rules
 
 
@@ -266,6 +278,10 @@ def check_node(node: NodeConfig, place: str) -> None:
         )
     if node.daemon_threads < 1:
         raise ConfigError(f"{place}daemon_threads = {node.daemon_threads} must be at least 1")
+    if node.reachable not in ("auto", "yes", "no"):
+        raise ConfigError(f"{place}reachable{' ' if dashes else ' = '}{node.reachable!r} is not known; use auto, yes or no")
+    if node.announce and node.reachable == "no":
+        raise ConfigError(f"{place}announce {node.announce}: a node with reachable no announces no address; drop one of them")
     if node.announce and node.dht and not (node.port and node.dht_port):
         raise ConfigError(f"{place}announce {node.announce}: others dial fixed ports there; give {place}port and {place}dht-port too")
     if not node.listen:
@@ -292,7 +308,7 @@ def run_from_bytes(data: bytes) -> RunConfig:
     """The `[run]` that a manifest carries. Raises ConfigError."""
     try:
         raw = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the manifest's settings cannot be read: {error}") from error
     run: RunConfig = from_dict(RunConfig, raw, "manifest", "run.")
     check_run(run, "manifest")

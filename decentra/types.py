@@ -33,11 +33,13 @@ class SlotPlan:
     """What a trainer is to do between two merge points: start at the anchor, take inner steps, hand over.
 
     sync: the outer step this slot ends in.
-    lease: sample ids that may be trained, in order; the slot uses a prefix.
+    lease: sample ids that may be trained, in order; the slot uses a prefix. None of them is in the replica yet.
     num_steps: inner steps to take (fewer if the lease runs dry).
     tokens_committed: T, tokens that committed entries have counted.
     tokens_last_sync: Q, tokens of the last counted sync (planned tokens before the first).
     evaluate: also measure the held-out loss of the anchor before the first step.
+    fresh: start at the anchor with every fragment; else only the one that was synced last takes it over. Always so with
+        one fragment.
     """
 
     sync: int
@@ -46,6 +48,7 @@ class SlotPlan:
     tokens_committed: int
     tokens_last_sync: int
     evaluate: bool
+    fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)

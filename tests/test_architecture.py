@@ -14,8 +14,11 @@ ROOT = Path(decentra.__file__).parent
 LEAVES = ("types", "errors", "config", "seams")
 LEDGER_PURE = tuple(f"ledger.{name}" for name in ("state", "entry", "chain", "intervals", "apply", "golden"))
 ROUNDS_PURE = tuple(
-    f"rounds.{name}" for name in ("view", "offers", "reduction", "partition", "ballot", "leases", "validate", "parts", "lineage")
-)
+    f"rounds.{name}"
+    for name in (
+        "view", "offers", "reduction", "partition", "ballot", "leases", "validate", "parts", "chase", "carried", "contribution", "lineage",
+    )
+)  # fmt: skip
 ANY_ROOM = ("codec", "outer", "ledger", "rounds", "wire", "transport", "directory", "identity", "model", "data", "train", "observe", "sim")
 
 ARROWS: dict[str, tuple[str, ...]] = {

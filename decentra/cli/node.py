@@ -39,6 +39,8 @@ class Options:
     """TCP port of this node's DHT; 0 is any free one. To be fixed where --announce is given."""
     announce: str = ""
     """IP or name by which others reach this machine, where --listen is not it; needs --port and --dht-port."""
+    reachable: str = ""
+    """Whether others can dial this node: auto (members try it, the default), yes, or no (behind a NAT: it only dials out)."""
     link: str = ""
     """Shape this node's link in user space: RATE,DELAY such as 100mbit,50ms."""
     threads: int = 0
@@ -59,6 +61,8 @@ def main(arguments: list[str]) -> int:
     if not (options.run or options.join or options.state):
         raise ConfigError("give --run RUN.toml to found a swarm, --join STRING to join one, or --state DIR to come back to one")
     config = _config(options)
+    if options.run and config.node.reachable == "no":
+        raise ConfigError("a founder must be reachable, or nobody could join it; found the run on a machine that others can dial")
     if options.join:
         decode(options.join)
     state = options.state or _free_state(config.run.name if options.run else "joined")
@@ -101,6 +105,7 @@ def _config(options: Options) -> Config:
         port=options.port if options.port != -1 else config.node.port,
         dht_port=options.dht_port if options.dht_port != -1 else config.node.dht_port,
         announce=options.announce or config.node.announce,
+        reachable=options.reachable or config.node.reachable,
         device=options.device or config.node.device,
         link=options.link or config.node.link,
         trainer_threads=options.threads or config.node.trainer_threads,

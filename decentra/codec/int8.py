@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from decentra.codec.base import refuse_not_finite
+from decentra.codec import kernels
+from decentra.codec.base import NotFiniteError, refuse_not_finite
 from decentra.types import CHUNK_ELEMENTS
 
 GROUP_ELEMENTS = 256
@@ -23,8 +24,15 @@ class Int8:
     name = "int8"
     chunk_bytes = SCALE_BYTES + CHUNK_ELEMENTS
 
+    def __init__(self, compiled: bool = True) -> None:
+        self._compiled = compiled and kernels.available()
+
     def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
         """See codec.base. Division is the correctly rounded IEEE one, so bytes agree between machines."""
+        if self._compiled and kernels.fit(chunks, out):
+            if (bad := kernels.int8_encode(chunks, out)) >= 0:
+                raise NotFiniteError(bad)
+            return
         refuse_not_finite(chunks)
         groups = chunks.reshape(-1, NUM_GROUPS, GROUP_ELEMENTS)
         scale = groups.abs().amax(dim=2).div_(127.0).clamp_(max=MAX_SCALE)
@@ -36,6 +44,9 @@ class Int8:
 
     def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         """See codec.base."""
+        if self._compiled and kernels.fit(packed, out):
+            kernels.int8_decode(packed, out)
+            return
         scale = packed[:, :SCALE_BYTES].contiguous().view(torch.float32)
         q = packed[:, SCALE_BYTES:].contiguous().view(torch.int8).view(-1, NUM_GROUPS, GROUP_ELEMENTS)
         torch.mul(q.to(torch.float32), scale.unsqueeze(2), out=out.view(-1, NUM_GROUPS, GROUP_ELEMENTS))

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from decentra.types import PeerId
 
+MAX_RECORD_BYTES = 8192
+"""Largest signed record; a larger one is dropped before it is read."""
+
 
 class Directory(Protocol):
     """Signed records by peer id. Contract: tests/contracts/test_directory.py.

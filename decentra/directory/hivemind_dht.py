@@ -14,6 +14,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from decentra.directory.record_order import NewestRecords, RecordReader, read_unverified
@@ -39,16 +40,22 @@ class BootstrapNode:
         self.dht = dht
 
     @classmethod
-    async def start(cls, initial_peers: Sequence[str] = (), *, host: str = "127.0.0.1", port: int = 0, announce: str = "") -> BootstrapNode:
+    async def start(
+        cls, initial_peers: Sequence[str] = (), *, host: str = "127.0.0.1", port: int = 0, announce: str = "", client: bool = False
+    ) -> BootstrapNode:
         """Start p2pd on host:port and enter the DHT of `initial_peers` (none: found one).
 
-        announce: IP or DNS name that others can dial, where `host` is not; needs a fixed port. Raises SetupError:
-        no p2pd here, port taken, or no initial peer answers.
+        announce: IP or DNS name that others can dial, where `host` is not; needs a fixed port. client: listen to nobody,
+        store and find only, for a node that cannot be dialled. Raises SetupError: no p2pd here, port taken, or no
+        initial peer answers.
         """
-        p2p = await _start_p2p(await _load(), initial_peers, host, port, announce)
+        if client and not initial_peers:
+            raise SetupError("a node that cannot be dialled cannot be the first of a DHT")
+        p2p = await _start_p2p(await _load(), initial_peers, _Listen(host, port, announce, client))
         try:
-            dht = await _enter(p2p, initial_peers)
-            return cls(p2p, dht, _ordered([str(address) for address in await p2p.get_visible_maddrs()]))
+            dht = await _enter(p2p, initial_peers, client)
+            visible = [] if client else await p2p.get_visible_maddrs()
+            return cls(p2p, dht, _ordered([str(address) for address in visible]))
         except BaseException:
             await p2p.shutdown()
             shutil.rmtree(p2p.socket_folder, ignore_errors=True)
@@ -97,10 +104,11 @@ class HivemindDirectory:
         host: str = "127.0.0.1",
         port: int = 0,
         announce: str = "",
+        client: bool = False,
         reader: RecordReader = read_unverified,
     ) -> HivemindDirectory:
         """Enter the DHT for a run; arguments and errors as of `BootstrapNode.start`."""
-        return cls(await BootstrapNode.start(initial_peers, host=host, port=port, announce=announce), run_id, reader)
+        return cls(await BootstrapNode.start(initial_peers, host=host, port=port, announce=announce, client=client), run_id, reader)
 
     @property
     def alive(self) -> bool:
@@ -134,7 +142,7 @@ class HivemindDirectory:
         return self._learned.learn(record)
 
     def addresses(self) -> tuple[str, ...]:
-        """Multiaddresses of this node of the DHT."""
+        """Multiaddresses of this node of the DHT; none where it is a client."""
         return self._node.addresses()
 
     async def close(self) -> None:
@@ -180,25 +188,44 @@ async def _load() -> Any:
         ) from error
 
 
-async def _start_p2p(module: Any, initial_peers: Sequence[str], host: str, port: int, announce: str) -> Any:
-    if announce and not port:
+@dataclass(frozen=True, slots=True)
+class _Listen:
+    """Where p2pd listens; `client`: nowhere."""
+
+    host: str
+    port: int
+    announce: str
+    client: bool
+
+    def options(self) -> dict[str, Any]:
+        """For P2P.create."""
+        if self.client:
+            return {"no_listen": True, "nat_port_map": False, "auto_nat": False}
+        local = self.host.startswith("127.") or self.host in ("::1", "localhost")
+        return {
+            "host_maddrs": [_multiaddr("127.0.0.1" if self.host == "localhost" else self.host, self.port)],
+            "announce_maddrs": [_multiaddr(self.announce, self.port)] if self.announce else None,
+            "nat_port_map": not local,
+            "auto_nat": not local,
+        }
+
+
+async def _start_p2p(module: Any, initial_peers: Sequence[str], listen: _Listen) -> Any:
+    if listen.announce and not listen.port:
         raise SetupError("announcing an address needs a fixed dht_port, not 0; choose one and open it in the firewall")
     for address in initial_peers:
         if not address.startswith("/") or "/p2p/" not in address:
             raise SetupError(f"DHT address {address!r} cannot be read; write /ip4/HOST/tcp/PORT/p2p/ID, as bootstrap prints it")
-    _check_port_is_free(host, port)
-    local = host.startswith("127.") or host in ("::1", "localhost")
+    if not listen.client:
+        _check_port_is_free(listen.host, listen.port)
     folder = tempfile.mkdtemp(prefix="decentra-dht-")
     # p2pd and its client meet on sockets that hivemind puts into /tmp and leaves there: a folder of our own goes with us.
     private: Any = type("P2P", (module.P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "socket_folder": folder})
     creating = asyncio.get_running_loop().create_task(
         private.create(
             initial_peers=list(initial_peers) or None,
-            host_maddrs=[_multiaddr("127.0.0.1" if host == "localhost" else host, port)],
-            announce_maddrs=[_multiaddr(announce, port)] if announce else None,
-            nat_port_map=not local,
-            auto_nat=not local,
             startup_timeout=START_TIMEOUT_S,
+            **listen.options(),
         )
     )
     try:
@@ -229,11 +256,11 @@ def _check_port_is_free(host: str, port: int) -> None:
             ) from error
 
 
-async def _enter(p2p: Any, initial_peers: Sequence[str]) -> Any:
+async def _enter(p2p: Any, initial_peers: Sequence[str], client: bool) -> Any:
     node = importlib.import_module("hivemind.dht.node")
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
-            return await node.DHTNode.create(p2p, initial_peers=list(initial_peers) or None, strict=False)
+            return await node.DHTNode.create(p2p, initial_peers=list(initial_peers) or None, strict=False, client_mode=client)
     except Exception as error:
         where = ", ".join(initial_peers) or "this node"
         raise SetupError(f"no DHT node answers at {where} ({error or 'timeout'}); is it running, and reachable from here?") from error

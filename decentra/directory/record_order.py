@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
+from decentra.directory.base import MAX_RECORD_BYTES
 from decentra.types import PeerId
 from decentra.wire.v1 import swarm_pb2
 
 RecordReader = Callable[[bytes], tuple[PeerId, int]]
 """(peer, sequence) of a signed record; ValueError: drop it. A reader that verifies keeps forged records out."""
 
-MAX_RECORD_BYTES = 8192
 MAX_RECORDS = 4096
 
 

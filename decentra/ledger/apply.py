@@ -15,7 +15,7 @@ from decentra.ledger.entry import Entry
 from decentra.ledger.state import Fork, Member, OuterTensors, Part, State, move_leases, next_members
 from decentra.outer.average import add_term
 from decentra.outer.base import OuterOptimizer
-from decentra.outer.fragments import Fragment
+from decentra.outer.fragments import Fragment, fragment_of_sync
 from decentra.types import CHUNK_ELEMENTS, Digest
 
 BlobSource = Callable[[Digest], bytes]
@@ -24,7 +24,11 @@ BlobSource = Callable[[Digest], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What never changes in a run: how entries are applied."""
+    """What never changes in a run: how entries are made and applied.
+
+    gather: contributions themselves are the blobs, decoded by `up`; else owners reduce their parts and encode with `down`.
+    feedback: decay of the residual, 0 for none.
+    """
 
     fragments: tuple[Fragment, ...]
     codecs: Mapping[str, Codec]
@@ -32,6 +36,13 @@ class Machine:
     up: str
     down: str
     start_members: int
+    tokens_a_sample: int
+    gather: bool = False
+    feedback: float = 0.0
+
+    def due(self, sync: int) -> Fragment:
+        """The fragment of a sync."""
+        return self.fragments[fragment_of_sync(sync, len(self.fragments))]
 
 
 def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, blob: BlobSource, fork: Fork | None = None) -> State:
@@ -45,7 +56,7 @@ def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, b
     leases, fresh, pool = move_leases(state, entry.transition())
     members = next_members(state, entry.sync is not None, entry.heard, entry.removed, entry.admitted, machine.start_members)
     roots = state.roots
-    if entry.sync is not None:
+    if entry.counted:
         fragment = machine.fragments[entry.fragment]
         gradient = averaged(machine, fragment, entry, blob)
         where = fragment.elements
@@ -58,7 +69,7 @@ def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, b
         r=state.r + 1,
         sync=state.sync + (entry.sync is not None),
         tokens=state.tokens + tokens,
-        tokens_last_sync=tokens if entry.sync is not None else state.tokens_last_sync,
+        tokens_last_sync=tokens or state.tokens_last_sync,
         members=members,
         leases=leases,
         fresh_sample=fresh,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from decentra.ledger import intervals
 from decentra.types import Intervals, PeerId
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # the ledger on disk is opened without paying for torch
     import torch
 
 UNHEARD_SYNCS_TO_REMOVE = 3
+ROOT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +105,47 @@ class State:
 
 
 def _intervals(raw: list[list[int]]) -> Intervals:
-    return tuple((int(start), int(stop)) for start, stop in raw)
+    return tuple((start, stop) for start, stop in raw)
+
+
+def _typed(value: Any) -> bool:
+    """Whether every integer and string of a record is one; its own records are looked at apart."""
+    hints = typing.get_type_hints(type(value))
+    return all(_fits(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value))
+
+
+def _fits(value: object, hint: Any) -> bool:
+    kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if type(value) is not kind:
+        return False
+    if kind is tuple:
+        items = typing.cast(tuple[object, ...], value)
+        kinds = arguments[:1] * len(items) if arguments[-1] is Ellipsis else arguments
+        return len(kinds) == len(items) and all(map(_fits, items, kinds))
+    if kind is dict:
+        pairs = typing.cast(dict[object, object], value).items()
+        return all(_fits(key, arguments[0]) and _fits(item, arguments[1]) for key, item in pairs)
+    return kind is not int or abs(typing.cast(int, value)) < 1 << 64
 
 
 def from_header(data: bytes) -> State:
-    """Read a header back. Raises ValueError, KeyError or TypeError on anything else."""
-    raw = json.loads(data)
-    raw["members"] = tuple(Member(**{**m, "last_roots": tuple(m["last_roots"])}) for m in raw["members"])
-    raw["parts"] = tuple(Part(**part) for part in raw["parts"])
-    raw["leases"] = {peer: _intervals(lease) for peer, lease in raw["leases"].items()}
-    raw["pool"] = _intervals(raw["pool"])
-    raw["roots"] = tuple((str(a), str(o)) for a, o in raw["roots"])
-    raw["forks"] = tuple(Fork(**fork) for fork in raw.get("forks", ()))
-    return State(**raw)
+    """Read a header back: every value of its type, and the same bytes again. Raises ValueError on anything else."""
+    try:
+        raw = json.loads(data)
+        raw["members"] = tuple(Member(**{**m, "last_roots": tuple(m["last_roots"])}) for m in raw["members"])
+        raw["parts"] = tuple(Part(**part) for part in raw["parts"])
+        raw["leases"] = {peer: _intervals(lease) for peer, lease in raw["leases"].items()}
+        raw["pool"] = _intervals(raw["pool"])
+        raw["roots"] = tuple((a, o) for a, o in raw["roots"])
+        raw["forks"] = tuple(Fork(**fork) for fork in raw["forks"])
+        state = State(**raw)
+        if not (_typed(state) and all(map(_typed, (*state.members, *state.parts, *state.forks))) and state.header() == data):
+            raise ValueError("a value is of another type, or not in its canonical form")
+        if not all(len(bytes.fromhex(root)) == ROOT_BYTES for pair in state.roots for root in pair):
+            raise ValueError("a root is no digest")
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not a header: {type(error).__name__} {str(error)[:80]}") from error
+    return state
 
 
 @dataclass(slots=True)

@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from decentra.config import config_hash, parse_link
+from decentra.config import config_hash
 from decentra.errors import DecentraError, PeerError, SetupError
 from decentra.ledger.chain import digest
-from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.store import Snapshot, Store
-from decentra.node import entering
-from decentra.node.doorway import door_for_others
+from decentra.node import entering, reachable
 from decentra.node.interrupts import Interrupts
 from decentra.node.node import Node, Note, Start
 from decentra.node.shared_state import SharedState
@@ -30,7 +28,7 @@ from decentra.rounds import catchup, life
 from decentra.rounds.founding import empty_tensors
 from decentra.rounds.member import Member, announced
 from decentra.rounds.ports import Ports
-from decentra.rounds.records import DOMAIN_RECORD
+from decentra.rounds.reachability import DialBack
 from decentra.rounds.serve import Server
 from decentra.rounds.status import status_of
 from decentra.wire.v1 import swarm_pb2
@@ -104,27 +102,29 @@ async def _with_files(node: Node, files: LockedFiles) -> dict[str, Any]:
 
 async def _with_transport(node: Node, founded: entering.Founded | None) -> dict[str, Any]:
     config = node.start.config.node
-    directory = await node.wiring.directory(node.door, config, node.transport, node.credentials.verifier, node.note)
+    node.dialable = config.reachable != "no"
+    directory = await reachable.find_directory(node)
+    node.ports = Ports(
+        transport=node.transport,
+        directory=directory,
+        store=node.store,
+        signer=node.credentials.signer,
+        verifier=node.credentials.verifier,
+        trainer=None,  # type: ignore[arg-type]
+        run_blocking=asyncio.to_thread,  # type: ignore[arg-type]
+        rng=random.Random(node.store.incarnation),
+        note=node.note,
+        keep_snapshots=config.keep_snapshots,
+        dial_back=DialBack(node.wiring.dial_back),
+    )
     try:
-        node.ports = Ports(
-            transport=node.transport,
-            directory=directory,
-            store=node.store,
-            signer=node.credentials.signer,
-            verifier=node.credentials.verifier,
-            trainer=None,  # type: ignore[arg-type]
-            run_blocking=asyncio.to_thread,  # type: ignore[arg-type]
-            rng=random.Random(node.store.incarnation),
-            note=node.note,
-            keep_snapshots=config.keep_snapshots,
-        )
-        record = _record(node)
-        donors = [] if founded is not None else await entering.greet(node, record)
-        await directory.announce(record)
+        donors = [] if founded is not None else await entering.greet(node, reachable.record_of(node))
+        await reachable.settle(node, donors)
+        await node.ports.directory.announce(reachable.record_of(node))
         return await _take_part(node, founded, donors)
     finally:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(directory.close(), CLOSE_S)
+            await asyncio.wait_for(node.ports.directory.close(), CLOSE_S)
 
 
 async def _take_part(node: Node, founded: entering.Founded | None, donors: list[str]) -> dict[str, Any]:
@@ -141,13 +141,15 @@ async def _take_part(node: Node, founded: entering.Founded | None, donors: list[
         except PeerError as error:
             name = run.run_id.hex()[:8]
             raise SetupError(f"cannot fetch the state of run {name}: {error}; try again, its members may be busy") from error
+    reachable.as_before(node, reached.state)
     trainer = ProcessTrainer(run, node.start.config.node, shared, node.start.state / "files")
     node.ports.trainer = trainer
     await trainer.start()
     supervisor = Supervisor(trainer, node.start.config.node.trainer_threads, node.start.state / "trainer.log", node.note)
     supervisor.start()
     try:
-        member = Member(run, node.ports, reached.state, reached.state_hash, tensors, _announced(node))
+        me = announced(node.ports.signer.peer, node.store.incarnation, node.dialable, run, reachable.rates(node))
+        member = Member(run, node.ports, reached.state, reached.state_hash, tensors, me)
         return await _be_member(node, member, donors)
     finally:
         await asyncio.gather(trainer.close(), supervisor.close())
@@ -159,7 +161,7 @@ async def _be_member(node: Node, member: Member, donors: list[str]) -> dict[str,
     server = Server()
     server.member = member
     node.transport.handler = server
-    _tell_door(node)
+    await _tell_door(node)
     began = time.perf_counter()
     await _live_until_signal(node, member)
     if node.interrupts.seen and not member.in_view() and not member.history:
@@ -169,6 +171,7 @@ async def _be_member(node: Node, member: Member, donors: list[str]) -> dict[str,
 
 async def _live_until_signal(node: Node, member: Member) -> None:
     living = asyncio.ensure_future(life.live(member))
+    proving = asyncio.ensure_future(reachable.keep_settled(node, member))
 
     def leave() -> None:
         node.note("leaving: asking for an entry without this node")
@@ -182,6 +185,9 @@ async def _live_until_signal(node: Node, member: Member) -> None:
         if not member.leaving:
             raise
         node.note(f"left without a goodbye: {member.waiting_for} took over {LEAVE_S:.0f} s")
+    finally:
+        proving.cancel()
+        await asyncio.wait({proving})
     if member.last_certified:
         body = swarm_pb2.CertifiedEntry.FromString(member.last_certified).entry
         entry = swarm_pb2.Entry.FromString(body)
@@ -193,40 +199,9 @@ async def _live_until_signal(node: Node, member: Member) -> None:
 # -- telling others -----------------------------------------------------------------------------------------------------
 
 
-def _announced(node: Node) -> ViewMember:
-    return announced(node.ports.signer.peer, node.store.incarnation, True, node.run, _rates(node))
-
-
-def _rates(node: Node) -> tuple[int, int]:
-    rate, _ = parse_link(node.start.config.node.link)
-    known = 0 if rate == float("inf") else int(rate)
-    return known, known
-
-
-def _endpoint(node: Node) -> str:
-    config = node.start.config.node
-    return f"{config.announce or config.listen}:{node.transport.port}"
-
-
-def _record(node: Node) -> bytes:
-    up, down = _rates(node)
-    node.sequence = max(node.sequence + 1, int(time.time()))
-    record = swarm_pb2.Record(
-        run_id=node.door.run_id,
-        peer=node.ports.signer.peer,
-        sequence=node.sequence,
-        endpoints=[_endpoint(node)],
-        up_bytes_per_s=up,
-        down_bytes_per_s=down,
-        server_certificate=node.credentials.server_certificate(node.door),
-    )
-    return node.ports.signer.sign(DOMAIN_RECORD, record.SerializeToString())
-
-
-def _tell_door(node: Node) -> None:
-    """Print the join string: this node's own entrance, and the DHT's addresses."""
-    own = (_endpoint(node), node.ports.signer.peer)
-    string = node.wiring.encode_door(door_for_others(node.door, node.ports.directory.addresses(), own))
+async def _tell_door(node: Node) -> None:
+    """Print the join string: the entrances that lead in from here, and the DHT's addresses."""
+    string = node.wiring.encode_door(await reachable.door(node))
     node.store.files.write("join.txt", string.encode())
     node.announce_join(string)
 

@@ -38,7 +38,7 @@ def kept_door(files: Files) -> Door | None:
         raise StateError(f"{FILE} is damaged; give --join STRING again, or another --state") from error
 
 
-def door_for_others(door: Door, addresses: tuple[str, ...], own_entrance: tuple[str, str]) -> Door:
-    """The same run, entered through this node first."""
+def door_for_others(door: Door, addresses: tuple[str, ...], entrances: tuple[tuple[str, str], ...]) -> Door:
+    """The same run, entered through these DHT addresses and entrances first."""
     dht = tuple(address for address in dict.fromkeys((*addresses, *door.dht)) if address.startswith("/"))[:4]
-    return dataclasses.replace(door, dht=dht, entrances=tuple(dict.fromkeys((own_entrance, *door.entrances)))[:4])
+    return dataclasses.replace(door, dht=dht, entrances=tuple(dict.fromkeys((*entrances, *door.entrances)))[:4])

@@ -29,7 +29,10 @@ class Start:
 
 @dataclass(slots=True)
 class Node:
-    """The pieces of a running node, opened one after another and closed in reverse."""
+    """The pieces of a running node, opened one after another and closed in reverse.
+
+    dialable: whether others can dial it, as configured or found. proved: members have said so.
+    """
 
     start: Start
     wiring: Wiring
@@ -43,3 +46,5 @@ class Node:
     ports: Ports = field(init=False)
     run: Run = field(init=False)
     sequence: int = 0
+    dialable: bool = True
+    proved: bool = False

@@ -76,8 +76,17 @@ class Watcher:
         return [answer for answer in answers if answer is not None]
 
     async def _status(self, peer: PeerId) -> dict[str, Any] | None:
+        """A peer's status, from itself or, where it cannot be dialled, by way of one that can."""
+        if self._contacts[peer].endpoints:
+            return await self._ask(peer, "")
+        for other in sorted(self._contacts):
+            if self._contacts[other].endpoints and (found := await self._ask(other, peer)) is not None:
+                return found
+        return None
+
+    async def _ask(self, peer: PeerId, about: str) -> dict[str, Any] | None:
         assert self._transport is not None
-        request = rounds_pb2.Request(run_id=self._door.run_id, status=rounds_pb2.StatusQuery())
+        request = rounds_pb2.Request(run_id=self._door.run_id, status=rounds_pb2.StatusQuery(peer=about))
         try:
             reply = rounds_pb2.Reply.FromString(await self._transport.call(peer, request.SerializeToString(), ASK_TIMEOUT_S))
             status: dict[str, Any] = json.loads(reply.status.json)

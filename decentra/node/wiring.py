@@ -37,9 +37,13 @@ class LockedFiles(Files, Protocol):
 
 
 class NodeTransport(Transport, Protocol):
-    """A transport that listens. `handler` may be set once the node is ready."""
+    """A transport that listens, unless it is told not to. `handler` may be set once the node is ready.
+
+    dialable: whether others can dial this node; while not, it holds connections open to those that can be dialled.
+    """
 
     port: int
+    dialable: bool
 
     @property
     def handler(self) -> Handler | None:
@@ -73,7 +77,8 @@ class Text:
 class Wiring:
     """Factories, each from plain values. `ready` raises SetupError for what this machine cannot do, before anything is made.
 
-    text_folder: where the text of a run is built below a cache, and whether it is there already.
+    text_folder: where the text of a run is built below a cache, and whether it is there already. directory: its last
+    argument says whether this node can be dialled. dial_back: see rounds.reachability.
     """
 
     ready: Callable[[NodeConfig, Sequence[str]], Awaitable[None]]
@@ -81,9 +86,10 @@ class Wiring:
     make_machine: MakeMachine
     credentials: Callable[[Path], Credentials]
     transport: Callable[[Path, Door, NodeConfig], Awaitable[NodeTransport]]
-    directory: Callable[[Door, NodeConfig, NodeTransport, Verifier, Callable[[str], None]], Awaitable[Directory]]
+    directory: Callable[[Door, NodeConfig, NodeTransport, Verifier, Callable[[str], None], bool], Awaitable[Directory]]
     text: Callable[[RunConfig, Path], Text]
     disk: Callable[[Path], LockedFiles]
     encode_door: Callable[[Door], str]
     decode_door: Callable[[str], Door]
     dial: Callable[[NodeTransport, Sequence[tuple[str, PeerId]]], Awaitable[list[PeerId]]]
+    dial_back: Callable[[str, bytes], Awaitable[bool]]

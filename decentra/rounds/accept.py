@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from decentra.ledger.chain import entry_digest
+from decentra.ledger.entry import Entry
 from decentra.ledger.store import Vote
 from decentra.rounds import ballot, exchange, records
 from decentra.rounds.owner import owned
@@ -68,12 +69,16 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
     exchange.only_its_leader(member, sender, message.ballot)
     member.mark("closed")
     member.mark("proposed")
-    entry, stands_on = records.parse_entry(message.entry), member.hash
-    fault = entry_fault(member.run.run_id, member.run.machine, member.state, stands_on, entry)
-    if fault:
+    stands_on = member.hash
+    entry, fault = judged(member, message.entry)
+    if entry is None:
         member.ports.note(f"entry {message.r} of {sender[:8]} refused: {fault}")
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason=fault)
-    await member.fetcher.blobs_of(entry, (sender, *message.holders))
+    if member.run.machine.gather:
+        for counted in entry.counted:
+            await keep_gathered(member, counted.root)
+    view = set(member.state.peers())
+    await member.fetcher.blobs_of(entry, (sender, *(holder for holder in message.holders if holder in view)))
 
     def accepted(vote: Vote) -> Vote | None:
         changed = ballot.accept(vote, message.ballot, message.entry)
@@ -85,14 +90,40 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
     return rounds_pb2.Accept(vote=records.to_signed(_signed_vote(member, message, vote.lineage)), highest=message.ballot)
 
 
-def _signed_vote(member: Member, message: rounds_pb2.Proposal, lineage: str) -> bytes:
-    named = ballot.VotePayload(
-        member.run.run_id,
-        lineage,
-        message.r,
-        message.ballot,
-        entry_digest(message.entry),
-        member.peer,
-        member.me.incarnation,
+async def keep_gathered(member: Member, root: Digest) -> Digest | None:
+    """Keep a contribution that is held whole as a blob of the due entry; its digest, None where it is not held."""
+    data = member.parts.whole(root)
+    return None if data is None else await member.ports.run_blocking(member.ports.store.put_blob, data, member.state.r)
+
+
+def judged(member: Member, entry: bytes) -> tuple[Entry | None, str]:
+    """(the entry, "") where it may follow this member's state, else (None, why not)."""
+    try:
+        parsed = records.parse_entry(entry)
+    except ValueError as error:
+        return None, str(error)
+    fault = entry_fault(member.run.run_id, member.run.machine, member.state, member.hash, parsed)
+    return (None, fault) if fault else (parsed, "")
+
+
+def vote_fault(member: Member, voter: PeerId, message: rounds_pb2.Proposal, signed: bytes) -> str:
+    """Why what a member answered is no vote for this proposal; "" where it is one."""
+    try:
+        vote = records.open_vote(member.ports.verifier, signed)
+    except ValueError as error:
+        return str(error)
+    known = member.state.member(voter)
+    if known is None or vote != _named(member, message, member.state.lineage, voter, known.incarnation):
+        return f"its vote is for something else than entry {message.r} in ballot {message.ballot}"
+    return ""
+
+
+def _named(member: Member, message: rounds_pb2.Proposal, lineage: str, voter: PeerId, incarnation: int) -> ballot.VotePayload:
+    return ballot.VotePayload(
+        member.run.run_id, lineage, message.r, message.ballot, entry_digest(message.entry), voter, incarnation
     )
+
+
+def _signed_vote(member: Member, message: rounds_pb2.Proposal, lineage: str) -> bytes:
+    named = _named(member, message, lineage, member.peer, member.me.incarnation)
     return member.ports.signer.sign(records.DOMAIN_VOTE, records.vote_payload(named))

@@ -80,6 +80,8 @@ def certificate_fault(
     """Why a certificate does not commit the entry under this view; "" where it does."""
     if (certificate.r, certificate.entry_digest) != (r, entry_digest):
         return f"the certificate is for another entry than {r}"
+    if len(certificate.votes) > len(members):
+        return f"the certificate holds {len(certificate.votes)} votes of a view of {len(members)}"
     incarnation_of = {m.peer: m.incarnation for m in members}
     voters: set[PeerId] = set()
     for signed in certificate.votes:

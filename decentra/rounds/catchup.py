@@ -99,7 +99,9 @@ async def download_snapshot(
         raise PeerFault(holding[0], "its first snapshot is not the one the manifest names")
     try:
         state = from_header(snapshot.header)
-    except (ValueError, KeyError, TypeError) as error:
+        if state.r != snapshot.r or len(state.roots) != len(run.machine.fragments):
+            raise ValueError(f"it is of entry {state.r}, with {len(state.roots)} fragments")
+    except ValueError as error:
         raise PeerFault(holding[0], f"the header of its snapshot {newest} cannot be read: {error}") from error
     for fragment in run.machine.fragments:
         for flat, root in zip((tensors.anchor, tensors.momentum), state.roots[fragment.index], strict=True):
@@ -133,6 +135,8 @@ async def replay(member: Member, donor: PeerId) -> None:
         first_r = member.state.r
         query = state_pb2.EntriesQuery(first_r=first_r, limit=ENTRIES_A_QUERY)
         reply = await member.call(donor, rounds_pb2.Request(entries=query), member.silence_s())
+        if len(reply.entries.entries) > ENTRIES_A_QUERY:
+            raise PeerFault(donor, f"{len(reply.entries.entries)} entries, where {ENTRIES_A_QUERY} were asked for")
         for certified in reply.entries.entries:
             try:
                 taken = await member.commit(certified.SerializeToString(), donor)
@@ -146,7 +150,7 @@ async def replay(member: Member, donor: PeerId) -> None:
                 return
             # Else it has the entries by now: asked once more before a snapshot is taken.
             if head.oldest_entry > member.state.r or stuck:
-                await _take_snapshot(member, [donor, *(m.peer for m in head.view if m.peer not in (donor, member.peer))])
+                await _take_snapshot(member, member.within_reach((donor, *(m.peer for m in head.view))))
         stuck = member.state.r == first_r
 
 
@@ -224,13 +228,16 @@ async def greet(
             ports.note(f"saying hello: {error}")
             last = error
             continue
-        payload = swarm_pb2.Signed.FromString(welcome.manifest).payload
-        if run_id_of(payload) != run_id:
-            raise RefusedError(f"{peer[:8]} sent the manifest of another run; ask for a new join string")
         try:
+            payload = records.to_signed(welcome.manifest).payload
+            if run_id_of(payload) != run_id:
+                raise ValueError("it is the manifest of another run; ask for a new join string")
             run = read_manifest(welcome.manifest, ports.verifier, make_machine)
-            known = [learn_record(ports, run_id, signed).peer for signed in welcome.records]
+            learned = [learn_record(ports, run_id, signed) for signed in welcome.records]
+            known = [met.peer for met in learned if met.endpoints]
         except ValueError as error:
-            raise RefusedError(f"what {peer[:8]} said of the run does not hold: {error}") from error
+            # Others may tell the truth: the run id names the manifest, so no peer can pass off another.
+            refused = RefusedError(f"what {peer[:8]} said of the run does not hold: {error}")
+            continue
         return run, list(dict.fromkeys(p for p in (peer, *peers, *known) if p != ports.signer.peer))
     raise refused or last

@@ -13,7 +13,7 @@ from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import Part, next_members
 from decentra.rounds import leases
 from decentra.rounds.contribute import sits_out
-from decentra.rounds.offers import Offer, close_deadline_s, half_offered, held_everywhere
+from decentra.rounds.offers import Offer, close_deadline_s, gathered, half_offered, heartbeat_period_s, held_everywhere
 from decentra.rounds.owner import owned
 from decentra.rounds.partition import next_parts, owners_of
 from decentra.rounds.view import admissible, next_view_stands, overdue
@@ -35,23 +35,26 @@ def deadline_s(member: Member, start_s: float, attempt: int) -> float:
 
 
 def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[tuple[Part, ...], list[Offer], bool]:
-    """(map, offers held whole by its owners, whether everyone waited for has offered and is held).
+    """(map, offers held whole, whether everyone waited for has offered and is held, or nobody will offer in this sync).
 
     settled: silence has had time to show. Then members not heard are not waited for, and this leader reduces the parts
-    of silent owners itself, for what it holds it knows.
+    of silent owners itself, for what it holds it knows; those of an owner that failed, at once.
     """
     state = member.state
     if not state.started(member.run.config.start_members):
         member.wait(f"{member.run.config.start_members - len(state.members)} more members to start")
         return state.parts, [], False
-    silent = [p.owner for p in state.parts if p.owner not in heard]
+    silent = {p.owner for p in state.parts if (settled and p.owner not in heard) or p.owner in member.failing}
     parts = state.parts
-    if settled and silent:
+    if silent:
         parts = tuple(dataclasses.replace(p, owner=member.peer) if p.owner in silent else p for p in parts)
         member.takes_over = tuple(p for p, before in zip(parts, state.parts, strict=True) if p != before)
     held = {p: b.held for p, b in member.beats.items()}
     held[member.peer] = frozenset(o.root for o in member.book.offers.values() if member.parts.holds(o.root, owned(member)))
-    ready = held_everywhere(member.book.offers, parts, held)
+    if member.run.machine.gather:
+        ready = gathered(member.book.offers, held, member.peer, heard)
+    else:
+        ready = held_everywhere(member.book.offers, parts, held)
     expected = [p for p in state.expected() if p in heard or not settled]
     awaited = [p for p in expected if p not in member.book.offers and not _sits_out(member, p)]
     unheld = [o.sender for o in member.book.offers.values() if o not in ready]
@@ -61,9 +64,17 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
         member.wait(f"offers of {len(awaited)} members; {behind[1][:8]} has {behind[0]} steps to go")
     elif unheld:
         member.wait(f"owners to hold the parts of {', '.join(p[:8] for p in unheld)}")
-    elif not ready:
-        member.wait(f"any offer: all {len(expected)} members sit sync {state.sync} out")
-    return parts, ready, not awaited and not unheld and bool(ready)
+    return parts, ready, not awaited and not unheld
+
+
+def period_s(member: Member) -> float:
+    """How soon this leader wants to be spoken to again."""
+    if not (member.leading and member.collecting):
+        return 0.0
+    training = [(b.steps_done, b.num_steps) for p, b in member.beats.items() if p not in member.book.offers]
+    if member.own is None:
+        training.append(member.ports.trainer.progress())
+    return heartbeat_period_s(member.now() - member.round_start_s, training)
 
 
 def _sits_out(member: Member, peer: PeerId) -> bool:
@@ -75,8 +86,7 @@ def _sits_out(member: Member, peer: PeerId) -> bool:
 
 def _movers(member: Member) -> tuple[list[ViewMember], list[PeerId]]:
     """(newcomers that are ready at this state, members that want to go), as heard lately."""
-    limit = member.now() - member.silence_s()
-    fresh = {p: b for p, b in member.beats.items() if b.time_s >= limit}
+    fresh = {p: b for p, b in member.beats.items() if member.is_fresh(b)}
     newcomers = [fresh[p].member for p in sorted(fresh) if fresh[p].newcomer and not fresh[p].leaving]
     leavers = [p for p in sorted(fresh) if fresh[p].leaving and not fresh[p].newcomer and p in member.state.peers()]
     if member.leaving:

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from decentra.codec.base import NotFiniteError, encode
+from decentra.codec.base import NotFiniteError
 from decentra.ledger import intervals
 from decentra.ledger.chain import digest
-from decentra.ledger.store import Store
-from decentra.outer.fragments import fragment_of_sync
-from decentra.outer.pseudograd import pseudo_gradient
+from decentra.outer.fragments import Fragment
 from decentra.rounds import records
+from decentra.rounds.contribution import Encoded, cut, encode_contribution
 from decentra.rounds.offers import Offer
-from decentra.rounds.parts import HeldContribution, cut, own_contribution
-from decentra.types import Digest, SlotPlan, SlotResult
+from decentra.rounds.parts import HeldContribution
+from decentra.types import CHUNK_ELEMENTS, SlotPlan, SlotResult
 from decentra.wire.v1 import rounds_pb2
 
 if TYPE_CHECKING:
@@ -36,9 +35,10 @@ async def train_slots(member: Member) -> None:
         plan, origin = make_plan(member), member.origin
         member.marks.setdefault("slot", member.now())
         result = await _train(member, plan, origin)
+        member.carried.took(plan, result)
         if result is not None and result.num_samples > 0:
             member.mark("trained")
-            await offer(member, plan, result, origin)
+            await offer(member, result, origin)
         while member.state.sync == plan.sync and member.origin == origin and not member.is_done():
             await member.changed.wait(1.0)
 
@@ -50,7 +50,7 @@ def may_train(member: Member) -> bool:
         return False
     if member.own is not None or member.peer not in state.expected() or sits_out(member):
         return False
-    return bool(intervals.total(state.leases.get(member.peer, ())))
+    return intervals.total(state.leases.get(member.peer, ())) > member.carried.samples
 
 
 def sits_out(member: Member) -> bool:
@@ -64,11 +64,12 @@ def make_plan(member: Member) -> SlotPlan:
     evaluator = min(state.expected(), key=lambda peer: digest("decentra/evaluate", member.hash, peer.encode()))
     return SlotPlan(
         sync=state.sync,
-        lease=state.leases.get(member.peer, ()),
+        lease=intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[1],
         num_steps=member.run.config.outer.inner_steps,
         tokens_committed=state.tokens,
         tokens_last_sync=state.tokens_last_sync,
         evaluate=evaluator == member.peer,
+        fresh=member.carried.fresh,
     )
 
 
@@ -96,20 +97,22 @@ async def _train(member: Member, plan: SlotPlan, origin: int) -> SlotResult | No
     return result
 
 
-async def offer(member: Member, plan: SlotPlan, result: SlotResult, origin: int) -> None:
+async def offer(member: Member, result: SlotResult, origin: int) -> None:
     """Encode, write the root down, tell every member. Nothing happens where the pseudo-gradient is not finite, or the replica
     that it was made on was replaced.
     """
     state, machine = member.state, member.run.machine
-    fragment = machine.fragments[fragment_of_sync(result.sync, len(machine.fragments))]
+    # Before the encoding, during which the swarm may go on: then the offer is refused for its sync.
+    tokens, claim = member.carried.tokens, intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[0]
+    fragment = machine.due(result.sync)
     try:
-        packed, norm = await member.ports.run_blocking(_encode, member, fragment.elements)
+        made = await member.ports.run_blocking(_encode, member, fragment)
     except NotFiniteError as error:
         name = member.run.layout.tensor_of_chunk(fragment.first_chunk + error.chunk)
         member.ports.note(f"sync {result.sync}: the pseudo-gradient of {name} holds NaN or infinity; this node sits the sync out")
         member.sits_out_sync = result.sync
+        member.carried.restart()
         return
-    blocks, digests, blocks_digest = await member.ports.run_blocking(_cut, packed)
     if member.origin != origin:
         return
     fragments = len(machine.fragments)
@@ -121,25 +124,38 @@ async def offer(member: Member, plan: SlotPlan, result: SlotResult, origin: int)
         sender=member.peer,
         incarnation=member.me.incarnation,
         base_sync=result.sync - fragments if result.sync >= fragments else -1,
-        weight_tokens=result.num_tokens,
+        weight_tokens=tokens,
         num_steps=result.num_steps,
-        claim=intervals.split(plan.lease, result.num_samples)[0],
+        claim=claim,
         codec=machine.up,
         num_chunks=fragment.num_chunks,
-        blocks_digest=blocks_digest,
+        blocks_digest=made.blocks_digest,
         lineage=state.lineage,
     )
-    payload = records.contribution_payload(blank, member.run.run_id, norm)
+    payload = records.contribution_payload(blank, member.run.run_id, made.norm)
     signed = member.ports.signer.sign(records.DOMAIN_OFFER, payload)
-    made = dataclasses.replace(blank, signed=signed, root=records.root_of(payload))
-    await member.ports.run_blocking(_write_down, member.ports.store, made, packed)
-    _publish(member, made, HeldContribution(made, digests, blocks))
+    named = dataclasses.replace(blank, signed=signed, root=records.root_of(payload))
+    await member.ports.run_blocking(_write_down, member, named, made)
+    _publish(member, named, HeldContribution(named, made.block_digests, dict(enumerate(made.blocks))))
 
 
-def _write_down(store: Store, made: Offer, packed: torch.Tensor) -> None:
-    """Root and payload, before the first byte leaves: a restarted member sends the same bytes, or sits the sync out."""
-    store.files.write(PAYLOAD, len(made.signed).to_bytes(4, "little") + made.signed + packed.numpy().tobytes())
-    store.save_offer(made.sync, made.signed, made.lineage)
+def _encode(member: Member, fragment: Fragment) -> Encoded:
+    machine, where = member.run.machine, fragment.elements
+    before, counted = None, member.state.member(member.peer)
+    if machine.feedback and counted is not None:
+        num_elements = fragment.num_chunks * CHUNK_ELEMENTS
+        before = member.residuals.before(fragment.index, counted.last_roots[fragment.index], num_elements)
+    anchor, local = member.tensors.anchor[where], member.ports.trainer.local[where]
+    return encode_contribution(machine.codecs[machine.up], anchor, local, before, machine.feedback)
+
+
+def _write_down(member: Member, named: Offer, made: Encoded) -> None:
+    """Residual, root and payload, before the first byte leaves: a restarted member sends the same bytes, or sits the sync out."""
+    store = member.ports.store
+    if made.residual is not None:
+        member.residuals.keep(named.fragment, named.root.hex(), made.residual)
+    store.files.write(PAYLOAD, len(named.signed).to_bytes(4, "little") + named.signed + made.packed.numpy().tobytes())
+    store.save_offer(named.sync, named.signed, named.lineage)
 
 
 async def resume(member: Member) -> None:
@@ -162,8 +178,8 @@ def _read_back(member: Member) -> HeldContribution | None:
     codec = member.run.machine.codecs.get(made.codec)
     if codec is None or len(raw) - start != made.num_chunks * codec.chunk_bytes or made.sender != member.peer:
         return None
-    blocks, digests, root = _cut(torch.frombuffer(bytearray(raw[start:]), dtype=torch.uint8).view(made.num_chunks, -1))
-    return HeldContribution(made, digests, blocks) if root == made.blocks_digest else None
+    blocks, digests, root = cut(torch.frombuffer(bytearray(raw[start:]), dtype=torch.uint8).view(made.num_chunks, -1))
+    return HeldContribution(made, digests, dict(enumerate(blocks))) if root == made.blocks_digest else None
 
 
 def _publish(member: Member, made: Offer, contribution: HeldContribution) -> None:
@@ -177,19 +193,5 @@ def _publish(member: Member, made: Offer, contribution: HeldContribution) -> Non
     member.wait("the offers of others")
     member.changed.notify()
     request = rounds_pb2.Request(offer=rounds_pb2.Offer(contribution=records.to_signed(made.signed)))
-    for peer in member.state.peers():
-        if peer != member.peer:
-            member.spawn(member.tell(peer, request))
-
-
-def _encode(member: Member, where: slice) -> tuple[torch.Tensor, float]:
-    anchor = member.tensors.anchor[where]
-    delta = torch.empty_like(anchor)
-    pseudo_gradient(anchor, member.ports.trainer.local[where], delta)
-    return encode(member.run.machine.codecs[member.run.machine.up], delta), float(delta.norm())
-
-
-def _cut(packed: torch.Tensor) -> tuple[dict[int, bytes], tuple[Digest, ...], Digest]:
-    blocks = cut(packed)
-    digests, root = own_contribution(blocks)
-    return dict(enumerate(blocks)), digests, root
+    for peer in member.within_reach(member.state.peers()):
+        member.spawn(member.tell(peer, request))

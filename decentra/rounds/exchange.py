@@ -7,11 +7,14 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from decentra.errors import PeerError, PeerFault, RefusedError
+from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import drift, records
+from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
 from decentra.rounds.contribute import sits_out
+from decentra.rounds.parts import parts_to_hold
 from decentra.rounds.status import Beat
-from decentra.rounds.view import is_quorum, leader_order
+from decentra.rounds.view import announcement_fault, is_quorum, leader_order
 from decentra.types import PeerId
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
 
@@ -19,6 +22,12 @@ if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
 FAILURES_TO_SILENCE = 2
+MAX_PERIOD_S = 600.0
+"""A leader's wish to be left alone for longer is not heeded."""
+
+PASSED_ALONG = 2
+"""Members to which each passes a certificate on, besides the leader's own telling."""
+
 ACTIVE_PHASES = 2
 """Waits of a leader that is not waiting for offers: for its owners, then for votes."""
 
@@ -32,7 +41,8 @@ def _follows(member: Member, r: int, attempt: int) -> bool:
 
 async def follow(member: Member, leader: PeerId, attempt: int) -> None:
     """Heartbeat to the leader of this attempt until the entry is agreed, the leader is given up, or it moves on."""
-    r, failures, start = member.state.r, 0, member.now()
+    r, failures, start, pause_s = member.state.r, 0, member.now(), 0.0
+    order = leader_order(member.hash, member.state.members)
     idle_since: float | None = None
     while _follows(member, r, attempt):
         sent, limit_s = member.now(), member.silence_s()
@@ -41,26 +51,35 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
         except PeerError as error:
             if isinstance(error, PeerFault):
                 member.ports.note(f"leader {error}")
-            failures = FAILURES_TO_SILENCE if isinstance(error, PeerFault) else failures + 1
+            failures += FAILURES_TO_SILENCE if isinstance(error, PeerFault) else 1
+            if failures >= FAILURES_TO_SILENCE and attempt >= len(order) - 1:
+                member.wait(f"a leader: no member that can be dialled answers ({', '.join(p[:8] for p in order)})")
         else:
             failures = 0
             member.rtt_s = 0.8 * member.rtt_s + 0.2 * (member.now() - sent)
             if not _follows(member, r, attempt):
                 return
             hear_leader(member, leader, reply)
+            pause_s = reply.period_s if 0.0 < reply.period_s < MAX_PERIOD_S else 0.0
             if await _moves_with(member, reply, attempt):
                 return
             listed = member.peer in reply.heard or not member.in_view()
             idle_since = None if reply.waiting and listed else idle_since or member.now()
             if reply.heard:
                 limit_s = ACTIVE_PHASES * member.patience_s(entry_bytes_expected(member))
-        silent = failures >= FAILURES_TO_SILENCE
+        silent = failures >= FAILURES_TO_SILENCE and len(order) > 1 and member.now() - start >= _least_wait_s(member, attempt, len(order))
         if _follows(member, r, attempt) and (silent or (idle_since is not None and member.now() - idle_since > limit_s)):
             why = f"leader {leader[:8]} is {'silent' if silent else 'too slow'} since {member.now() - start:.0f} s"
             if attempt == 0 or not await _still_led(member, attempt - 1, attempt):
                 give_up(member, attempt + 1, why)
             return
-        await member.changed.wait(member.period_s())
+        await member.changed.wait(max(member.period_s(), 0.0 if failures else pause_s))
+
+
+def _least_wait_s(member: Member, attempt: int, num_leaders: int) -> float:
+    """How long a leader that cannot be reached is still tried: not at all, until all have been tried in vain."""
+    rounds = min(attempt // num_leaders, 4)
+    return min(member.silence_s(), member.period_s() * (1 << rounds)) if rounds else 0.0
 
 
 async def _moves_with(member: Member, reply: rounds_pb2.HeartbeatReply, attempt: int) -> bool:
@@ -100,7 +119,7 @@ async def goes_back(member: Member, leader: PeerId, attempt: int) -> bool:
 
 def heartbeat(member: Member) -> rounds_pb2.Request:
     """What a member (or a newcomer that holds S_r) tells the leader."""
-    mine = [p for p in member.state.parts if p.owner == member.peer]
+    mine = parts_to_hold(member.run.machine, member.state, member.peer, ())
     done, planned = member.ports.trainer.progress()
     beat = rounds_pb2.Heartbeat(
         r=member.state.r,
@@ -125,17 +144,19 @@ def hear_leader(member: Member, leader: PeerId, reply: rounds_pb2.HeartbeatReply
         member.fall_behind(leader)
     elif reply.r == member.state.r and reply.state_hash != member.hash:
         drift.noticed(member, leader, reply.state_hash)
-    member.leader_heard = tuple(reply.heard)
+    known = set(member.state.peers())
+    member.leader_heard = tuple(peer for peer in reply.heard if peer in known)
     if is_quorum(member.state.members, member.leader_heard):
         member.quorum_s = member.now()
     if reply.phase:
-        member.wait(f"leader {leader[:8]}: {reply.phase}")
-    for signed in reply.offers:
+        member.wait(f"leader {leader[:8]}: {reply.phase[:MAX_PHASE_CHARS]}")
+    for signed in reply.offers[: len(known)]:
         take_offer(member, signed.SerializeToString())
 
 
 def give_up(member: Member, attempt: int, why: str) -> None:
-    """Move to a later attempt."""
+    """Move to another attempt; never further than what waiting could reach."""
+    attempt = min(attempt, member.attempt + MAX_ATTEMPT_JUMP)
     member.ports.note(f"entry {member.state.r}: attempt {member.attempt} -> {attempt}: {why}")
     member.attempt = attempt
     member.changed.notify()
@@ -143,9 +164,10 @@ def give_up(member: Member, attempt: int, why: str) -> None:
 
 def entry_bytes_expected(member: Member) -> int:
     """Bytes a member still pulls for the due sync: the whole fragment, encoded."""
-    machine = member.run.machine
-    fragment = machine.fragments[member.state.sync % len(machine.fragments)]
-    return fragment.num_chunks * machine.codecs[machine.down].chunk_bytes
+    machine, chunks = member.run.machine, member.run.machine.due(member.state.sync).num_chunks
+    if machine.gather:
+        return chunks * machine.codecs[machine.up].chunk_bytes * max(1, len(member.book.offers))
+    return chunks * machine.codecs[machine.down].chunk_bytes
 
 
 # -- offers and parts ---------------------------------------------------------------------------------------------------
@@ -169,6 +191,8 @@ def only_its_leader(member: Member, sender: PeerId, attempt: int) -> None:
     order = leader_order(member.hash, member.state.members)
     if order[attempt % len(order)] != sender:
         raise RefusedError(f"attempt {attempt} is not {sender[:8]}'s")
+    if fault := attempt_fault(attempt, member.attempt):
+        raise RefusedError(fault)
 
 
 # -- after the commit ---------------------------------------------------------------------------------------------------
@@ -198,8 +222,19 @@ async def pass_certificate(member: Member, certified: bytes, peers: list[PeerId]
             task.cancel()
 
 
-def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
-    """Note a heartbeat; move to a later attempt when a quorum is already there."""
+async def pass_along(member: Member, certified: bytes, r: int) -> None:
+    """Give a certificate that a leader brought to the next members in a ring of this entry's own order.
+
+    A leader that goes at once after its first word has then not taken the certificate with it.
+    """
+    order = sorted({*member.state.peers(), member.peer}, key=lambda peer: digest("decentra/pass", r.to_bytes(8, "little"), peer.encode()))
+    at = order.index(member.peer)
+    ring = [*order[at + 1 :], *order[:at]]
+    await pass_certificate(member, certified, member.within_reach(ring)[:PASSED_ALONG])
+
+
+def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat, pause_s: float = 0.0) -> None:
+    """Note a heartbeat; move to a later attempt when a quorum is already there. pause_s: until the next, as it is told."""
     if beat.r > member.state.r:
         member.fall_behind(sender)
     if beat.r != member.state.r:
@@ -210,6 +245,9 @@ def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
     announced = records.of_member(beat.member)
     if announced.peer != sender:
         raise RefusedError(f"a heartbeat of {announced.peer[:8]} came from {sender[:8]}")
+    others = sum(1 for peer, other in member.beats.items() if other.newcomer and peer != sender)
+    if fault := announcement_fault(announced) or beat_fault(beat, member.state, member.attempt, others):
+        raise RefusedError(f"the heartbeat is refused: {fault}")
     before = member.beats.get(sender)
     member.beats[sender] = Beat(
         member.now(),
@@ -221,8 +259,9 @@ def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat) -> None:
         beat.sits_out,
         beat.steps_done,
         beat.num_steps,
+        pause_s,
     )
-    if beat.HasField("offer"):
+    if beat.HasField("offer") and not beat.newcomer:
         take_offer(member, beat.offer.SerializeToString())
     if before is None or (before.held, before.leaving, before.sits_out) != (frozenset(beat.held), beat.leaving, beat.sits_out):
         member.changed.notify()

@@ -37,6 +37,8 @@ async def pull_blocks(
     async with aclosing(transport.pull(peer, request.SerializeToString(), idle_s)) as frames:  # type: ignore[type-var]
         async for frame in frames:
             if not digests:
+                if not frame and total_blocks:
+                    raise PeerFault(peer, f"an empty frame instead of the block digests of {root.hex()[:12]}")
                 listed += frame
                 if len(listed) >= DIGEST_BYTES * total_blocks:
                     digests = _block_digests(peer, bytes(listed), total_blocks, root)
@@ -83,7 +85,10 @@ async def pull_object(
         runs = [lacking[i : i + share] for i in range(0, len(lacking), share)]
         await asyncio.gather(*(take(donor, run) for donor, run in zip(donors, runs, strict=False)))
         donors = [donor for donor in donors if donor not in failed]
-    return b"".join(blocks[b] for b in range(total))
+    whole = b"".join(blocks[b] for b in range(total))
+    if len(whole) != size_bytes:
+        raise PeerFault(peers[0], f"object {name.hex()[:12]} has {len(whole)} bytes, not {size_bytes}")
+    return whole
 
 
 class Fetcher:
@@ -112,8 +117,8 @@ class Fetcher:
             size = (rows.stop - rows.start) * member.run.machine.codecs[total.codec].chunk_bytes
             for term in total.terms:
                 if not member.ports.store.has(term.blob):
-                    order = [owner_of.get(total.first_block, ""), *holders, *member.state.peers()]
-                    pulls.append(self._once(term.blob, size, list(dict.fromkeys(p for p in order if p and p != member.peer)), entry.r))
+                    order = member.within_reach((owner_of.get(total.first_block, ""), *holders, *member.state.peers()))
+                    pulls.append(self._once(term.blob, size, order, entry.r))
         await asyncio.gather(*pulls)
 
     async def _once(self, name: Digest, size: int, order: list[PeerId], r: int) -> None:

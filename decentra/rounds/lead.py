@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from decentra.codec.base import num_blocks
 from decentra.errors import PeerError, RefusedError
 from decentra.ledger.chain import entry_digest
-from decentra.ledger.entry import Counted, Sum
+from decentra.ledger.entry import Counted, Sum, Term
 from decentra.ledger.state import Part
+from decentra.outer.average import coefficient_bits
 from decentra.rounds import accept, ballot, compose, exchange, owner, records
+from decentra.rounds.bounds import MAX_PHASE_CHARS
 from decentra.rounds.offers import Offer
 from decentra.rounds.view import is_quorum
 from decentra.types import PeerId
@@ -100,9 +103,11 @@ async def _prepare(member: Member, attempt: int) -> bytes:
     if not is_quorum(member.state.members, given):
         raise _Conceded("no quorum promised", max((m.highest for m in promises.values() if not m.promised), default=0))
     for promise in given.values():
-        for signed in promise.offers:
+        for signed in promise.offers[: len(member.state.members)]:
             exchange.take_offer(member, signed.SerializeToString())
-    return ballot.forced_entry([(m.accepted_ballot, m.accepted_entry) for m in given.values() if m.HasField("accepted_ballot")])
+    accepted = [(m.accepted_ballot, m.accepted_entry) for m in given.values() if m.HasField("accepted_ballot")]
+    # A member accepts only what may follow this state, in a ballot below the one it then promises: other claims are lies.
+    return ballot.forced_entry([(b, entry) for b, entry in accepted if b < attempt and accept.judged(member, entry)[0] is not None])
 
 
 async def _gather_quorum(member: Member, attempt: int) -> bool:
@@ -144,8 +149,10 @@ async def _compose(member: Member, attempt: int) -> tuple[bytes, list[PeerId]]:
         settled = now >= start + member.silence_s()
         parts, ready, complete = compose.closable(member, heard, settled)
         late = settled and now >= compose.deadline_s(member, start, attempt)
-        if ready and (complete or late):
-            return await _close(member, attempt, parts, ready)
+        if complete or (ready and late):
+            if made := await _close(member, attempt, parts, ready):
+                return made
+            continue
         if late:
             raise _Conceded("no contribution is held by all owners at the straggler deadline")
         if not complete and (entry := compose.entry(member, heard, None, (), ())) is not None:
@@ -154,10 +161,51 @@ async def _compose(member: Member, attempt: int) -> tuple[bytes, list[PeerId]]:
     return b"", []
 
 
-async def _close(member: Member, attempt: int, parts: tuple[Part, ...], offers: list[Offer]) -> tuple[bytes, list[PeerId]]:
-    """Have the owners reduce exactly these contributions, and make the entry that counts them."""
+async def _close(member: Member, attempt: int, parts: tuple[Part, ...], offers: list[Offer]) -> tuple[bytes, list[PeerId]] | None:
+    """The entry that counts these contributions and who holds its blobs; none counted: the sync is skipped.
+
+    None where an owner failed: its parts are then this leader's.
+    """
+    r = member.state.r
     member.collecting = False
     member.mark("closed")
+    sums: tuple[Sum, ...] | None = ()
+    holders = list(member.heard())
+    if offers and member.run.machine.gather:
+        sums = await _gathered(member, offers)
+    elif offers:
+        holders = sorted({p.owner for p in parts})
+        sums = await _reduced(member, attempt, parts, offers, holders)
+    if sums is None:
+        member.collecting = True
+        return None
+    counted = tuple(
+        Counted(o.sender, o.incarnation, o.root, o.weight_tokens, o.num_steps, o.claim, o.base_sync)
+        for o in sorted(offers, key=lambda o: o.sender)
+    )
+    if _gone(member, r, attempt):
+        return b"", []
+    entry = compose.entry(member, member.heard(), member.state.sync, counted, sums)
+    if entry is None:
+        raise _Conceded("no valid next view")
+    return records.entry_bytes(entry), holders
+
+
+async def _gathered(member: Member, offers: list[Offer]) -> tuple[Sum, ...]:
+    """The contributions as blobs, each with its share of the weight, in the order of senders."""
+    total = sum(o.weight_tokens for o in offers)
+    blobs = [await accept.keep_gathered(member, offer.root) for offer in sorted(offers, key=lambda o: o.sender)]
+    weights = [offer.weight_tokens for offer in sorted(offers, key=lambda o: o.sender)]
+    if None in blobs:
+        raise _Conceded("a contribution of the close is not held here any more")
+    terms = tuple(Term(blob, coefficient_bits(weight, total)) for blob, weight in zip(blobs, weights, strict=True) if blob is not None)
+    return (Sum(0, num_blocks(offers[0].num_chunks), member.run.machine.up, terms),)
+
+
+async def _reduced(
+    member: Member, attempt: int, parts: tuple[Part, ...], offers: list[Offer], owners: list[PeerId]
+) -> tuple[Sum, ...] | None:
+    """What the owners make of exactly these contributions; None where one of them failed."""
     close = rounds_pb2.Close(
         r=member.state.r,
         ballot=attempt,
@@ -166,7 +214,6 @@ async def _close(member: Member, attempt: int, parts: tuple[Part, ...], offers: 
         parts=records.to_parts(parts),
         offers=[records.to_signed(o.signed) for o in offers],
     )
-    owners = sorted({p.owner for p in parts})
     member.wait(f"the reductions of {len(owners)} owners")
     size = exchange.entry_bytes_expected(member)
 
@@ -179,21 +226,18 @@ async def _close(member: Member, attempt: int, parts: tuple[Part, ...], offers: 
             raise _Conceded(f"owner {peer[:8]} reported another close")
         return list(records.of_sums(report.sums))
 
-    try:
-        reports = await asyncio.gather(*(ask(peer) for peer in owners))
-    except (PeerError, RefusedError) as error:
-        raise _Conceded(f"an owner failed: {error}") from error
-    sums = tuple(sorted((s for report in reports for s in report), key=lambda s: s.first_block))
-    counted = tuple(
-        Counted(o.sender, o.incarnation, o.root, o.weight_tokens, o.num_steps, o.claim, o.base_sync)
-        for o in sorted(offers, key=lambda o: o.sender)
-    )
-    if _gone(member, close.r, attempt):
-        return b"", []
-    entry = compose.entry(member, member.heard(), member.state.sync, counted, sums)
-    if entry is None:
-        raise _Conceded("no valid next view")
-    return records.entry_bytes(entry), owners
+    sums: list[Sum] = []
+    for peer, report in zip(owners, await asyncio.gather(*(ask(peer) for peer in owners), return_exceptions=True), strict=True):
+        if isinstance(report, PeerError | RefusedError):
+            if peer == member.peer:
+                raise _Conceded(f"this node failed to reduce: {report}") from report
+            member.ports.note(f"owner {peer[:8]} failed, its parts are taken over: {report}")
+            member.failing.add(peer)
+        elif isinstance(report, BaseException):
+            raise report
+        else:
+            sums += report
+    return None if member.failing & set(owners) else tuple(sorted(sums, key=lambda s: s.first_block))
 
 
 # -- proposing ----------------------------------------------------------------------------------------------------------
@@ -221,9 +265,13 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
             refusals.append(str(error))
             return
         if answer.HasField("vote"):
-            votes[peer] = answer.vote.SerializeToString()
+            vote = answer.vote.SerializeToString()
+            if fault := accept.vote_fault(member, peer, proposal, vote):
+                refusals.append(f"{peer[:8]}: {fault}")
+            else:
+                votes[peer] = vote
         else:
-            refusals.append(f"{peer[:8]}: {answer.reason}")
+            refusals.append(f"{peer[:8]}: {answer.reason[:MAX_PHASE_CHARS]}")
             promised.append(answer.highest)
         member.changed.notify()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from decentra.errors import PeerError
+from decentra.errors import PeerError, PeerUnreachable
 from decentra.rounds import catchup, contribute, drift, exchange, lead, lookout, meeting, owner
 from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
-from decentra.rounds.view import leader_order
+from decentra.rounds.view import dialable_shortage, leader_order
+from decentra.types import PeerId
 
 CONTACTS_PERIOD_S = 10.0
 SPEAK_UP_AFTER_S = 5.0
@@ -60,11 +61,7 @@ async def _run_rounds(member: Member) -> None:
             continue
         if member.behind is not None:
             donor, member.behind = member.behind, None
-            try:
-                await catchup.replay(member, donor)
-            except PeerError as error:
-                member.ports.note(f"catching up: {error}")
-                await member.changed.wait(member.period_s())
+            await _chase(member, donor)
             continue
         order = leader_order(member.hash, member.state.members)
         leader = order[member.attempt % len(order)]
@@ -74,9 +71,22 @@ async def _run_rounds(member: Member) -> None:
             await exchange.follow(member, leader, member.attempt)
 
 
+async def _chase(member: Member, donor: PeerId) -> None:
+    """Catch up from a peer that said it is ahead. Who led nowhere is believed later; who could not be reached, at once."""
+    before, reached = member.state.r, True
+    try:
+        await catchup.replay(member, donor)
+    except PeerError as error:
+        reached = not isinstance(error, PeerUnreachable)
+        member.ports.note(f"catching up: {error}")
+        await member.changed.wait(member.period_s())
+    if reached:
+        member.chases.ended(donor, member.state.r > before, member.now(), member.silence_s())
+
+
 async def _pass_on(member: Member) -> None:
     """See that the view holds the last certificate before going; 5 s without progress and this node goes anyway."""
-    others = [p for p in member.state.peers() if p != member.peer]
+    others = member.within_reach(member.state.peers())
     if not member.last_certified or not others or (member.leaving and member.in_view()):
         return
     member.wait("the others to hold the last certificate")
@@ -96,9 +106,14 @@ async def _refresh_contacts(member: Member) -> None:
 
 async def _speak_up(member: Member) -> None:
     """Nothing waits silently: after 5 s say for whom and in which phase, then ever more rarely."""
-    said, gap = "", SPEAK_UP_AFTER_S
+    said, gap, warned = "", SPEAK_UP_AFTER_S, ""
     while True:
         await asyncio.sleep(1.0)
+        begun = member.state.started(member.run.config.start_members)
+        shortage = dialable_shortage(member.state.members) if begun else ""
+        if shortage and shortage != warned:
+            member.ports.note(shortage)
+        warned = shortage
         waited = member.now() - member.waiting_since_s
         if member.waiting_for != said:
             gap = SPEAK_UP_AFTER_S

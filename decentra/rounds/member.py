@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -24,6 +24,8 @@ from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.store import Snapshot, Vote
 from decentra.rounds import drift, meeting, records
 from decentra.rounds.ballot import fresh
+from decentra.rounds.carried import Carried
+from decentra.rounds.chase import Chases
 from decentra.rounds.fetch import Fetcher
 from decentra.rounds.forks import fork_of
 from decentra.rounds.moves import Moves
@@ -31,6 +33,7 @@ from decentra.rounds.offers import Offer, OfferBook, offer_fault
 from decentra.rounds.outlook import Outlook
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
+from decentra.rounds.residuals import Residuals
 from decentra.rounds.status import Beat, report_of
 from decentra.types import Digest, PeerId, RoundReport
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
@@ -53,12 +56,15 @@ class Member:
         self.own: Offer | None = None
         self.sits_out_sync = ports.store.last_offer_sync(state.lineage)
         self.takes_over: tuple[Part, ...] = ()
+        self.failing: set[PeerId] = set()
+        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments))
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
         self.leader_heard: tuple[PeerId, ...] = ()
         self.leading, self.collecting = False, False
         self.leaving, self.leave_by_s = False, math.inf
         self.behind: PeerId | None = None
+        self.chases = Chases()
         self.outlook = Outlook()
         self.origin = 0
         """Counts how often the replica was replaced otherwise than by an entry: what was begun before is void."""
@@ -82,6 +88,7 @@ class Member:
         self.aside: dict[asyncio.Task[None], None] = {}
         self.moves = Moves()
         self.bytes_seen = (0, 0)
+        self.status_said = (-math.inf, "")
         self.round_start_s = self.now()
 
     # -- small questions --------------------------------------------------------------------------------------------
@@ -117,16 +124,24 @@ class Member:
         """How long to wait for what still needs `num_bytes` at the rate now seen; doubled by attempts."""
         return (2 * self.silence_s() + 4 * num_bytes / self.fetcher.rate_bytes_per_s) * (1 << min(self.attempt, 4))
 
+    def is_fresh(self, beat: Beat) -> bool:
+        """Whether a peer has spoken lately, for how seldom it was asked to."""
+        return self.now() - beat.time_s <= max(self.silence_s(), PERIODS_TO_SILENCE * beat.period_s)
+
     def heard(self) -> tuple[PeerId, ...]:
         """Members of the view whose present incarnation answered this attempt lately, this one included."""
-        limit = self.now() - self.silence_s()
         found = []
         for member in self.state.members:
             beat = self.beats.get(member.peer)
-            fresh = beat is not None and beat.time_s >= limit and not beat.newcomer and beat.member.incarnation == member.incarnation
-            if fresh or (member.peer == self.peer and self.in_view()):
+            answers = beat is not None and not beat.newcomer and beat.member.incarnation == member.incarnation
+            if (answers and beat is not None and self.is_fresh(beat)) or (member.peer == self.peer and self.in_view()):
                 found.append(member.peer)
         return tuple(found)
+
+    def within_reach(self, peers: Iterable[PeerId]) -> list[PeerId]:
+        """Those of these peers that this node may reach, in order, each once: two that cannot be dialled never meet."""
+        hidden = set() if self.me.dialable else {m.peer for m in self.state.members if not m.dialable}
+        return [peer for peer in dict.fromkeys(peers) if peer and peer != self.peer and peer not in hidden]
 
     def wait(self, what: str) -> None:
         """Say what is being waited for now."""
@@ -262,6 +277,10 @@ class Member:
 
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
         self.state, self.hash, self.last_certified = state, state_hash, certified
+        if entry.sync is not None:
+            self.carried.decided(self.own is not None and self.own.root in {c.root for c in entry.counted})
+        if not self.in_view():
+            self.carried.restart()
         self.mark("applied")
         self.history.append(report_of(self, entry, ballot))
         self._turn(entry.sync is not None)
@@ -269,6 +288,7 @@ class Member:
     def start_anew(self) -> None:
         """The replica was replaced, or its lineage is another: slot and offer, begun on what was, are dropped."""
         self.origin += 1
+        self.carried.restart()
         self.sits_out_sync = self.ports.store.last_offer_sync(self.state.lineage)
         self.quorum_s = -math.inf
         self._turn(True)
@@ -279,7 +299,8 @@ class Member:
         self.outlook.looked_into.clear()
         self.said.clear()
         self.collecting = self.leading = False
-        self.takes_over = ()
+        self.takes_over, self.failing = (), set()
+        self.chases.keep_only(self.state.peers())
         if new_sync:
             self.book.offers.clear()
             self.parts.clear()
@@ -297,15 +318,15 @@ class Member:
 
     def fall_behind(self, donor: PeerId) -> None:
         """Somebody is ahead: catch up from there. Strangers are not believed, for a snapshot is taken on the donor's word."""
-        if self.state.member(donor) is not None:
+        if self.state.member(donor) is not None and self.chases.believes(donor, self.now()):
             self.behind = donor
             self.changed.notify()
 
     def fault_of(self, offer: Offer) -> str:
         """Why an offer cannot be counted in the due sync; "" where it can."""
         machine = self.run.machine
-        chunks = machine.fragments[offer.sync % len(machine.fragments)].num_chunks
-        return offer_fault(offer, self.state, len(machine.fragments), chunks, machine.up)
+        chunks = machine.due(offer.sync).num_chunks
+        return offer_fault(offer, self.state, len(machine.fragments), chunks, machine.up, machine.tokens_a_sample)
 
     def vote(self) -> Vote:
         """This member's vote for the due entry."""

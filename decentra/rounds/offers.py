@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from decentra.ledger import intervals
@@ -13,6 +13,8 @@ STRAGGLER_RATIO = 1.0
 """Once half have offered, the rest gets this much of the time that half took."""
 
 STRAGGLER_FLOOR_S = 3.0
+
+HEARTBEATS_A_PHASE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,9 @@ class Offer:
     lineage: str
 
 
-def offer_fault(offer: Offer, state: State, num_fragments: int, num_chunks: int, codec: str) -> str:
+def offer_fault(offer: Offer, state: State, num_fragments: int, num_chunks: int, codec: str, tokens_a_sample: int) -> str:
     """Why an offer cannot be counted in the due sync of `state`; "" where it can."""
+    lease = state.leases.get(offer.sender, ())
     member = state.member(offer.sender)
     base = offer.sync - num_fragments if offer.sync >= num_fragments else -1
     checks = (
@@ -50,8 +53,13 @@ def offer_fault(offer: Offer, state: State, num_fragments: int, num_chunks: int,
             (offer.codec, offer.num_chunks) != (codec, num_chunks),
             f"it is {offer.num_chunks} chunks of {offer.codec}, not {num_chunks} of {codec}",
         ),
-        (not 0 < offer.weight_tokens < 1 << 48 or offer.num_steps < 1, f"its weight {offer.weight_tokens} is impossible"),
-        (not intervals.is_prefix(offer.claim, state.leases.get(offer.sender, ())), "its claim is not a prefix of its lease"),
+        (not 0 < offer.num_steps < 1 << 32, f"it took {offer.num_steps} steps"),
+        # Counted first: a claim is no longer than its lease, whatever it says.
+        (len(offer.claim) > len(lease) or not intervals.is_prefix(offer.claim, lease), "its claim is not a prefix of its lease"),
+        (
+            offer.weight_tokens < 1 or offer.weight_tokens != intervals.total(offer.claim) * tokens_a_sample,
+            f"its weight {offer.weight_tokens} is not that of {intervals.total(offer.claim)} samples of {tokens_a_sample} tokens",
+        ),
     )
     return next((reason for fails, reason in checks if fails), "")
 
@@ -83,10 +91,31 @@ def held_everywhere(offers: Mapping[PeerId, Offer], parts: Sequence[Part], held:
     return [offers[s] for s in sorted(offers) if all(offers[s].root in held.get(owner, ()) for owner in owners)]
 
 
+def gathered(
+    offers: Mapping[PeerId, Offer], held: Mapping[PeerId, Collection[Digest]], leader: PeerId, present: Collection[PeerId]
+) -> list[Offer]:
+    """Offers held whole by this leader and by two members other than their sender, or all where these are fewer; by sender."""
+    found = []
+    for sender in sorted(offers):
+        root, others = offers[sender].root, [p for p in present if p != sender]
+        holders = [p for p in others if root in held.get(p, ())]
+        if root in held.get(leader, ()) and len(holders) >= min(2, len(others)):
+            found.append(offers[sender])
+    return found
+
+
 def close_deadline_s(round_start_s: float, half_offered_s: float, attempt: int) -> float:
     """When the leader stops waiting for stragglers: a fixed ratio of what the first half took, doubled by attempts."""
     wait = max(STRAGGLER_FLOOR_S, STRAGGLER_RATIO * (half_offered_s - round_start_s))
     return half_offered_s + wait * float(2 ** min(attempt, 4))
+
+
+def heartbeat_period_s(phase_s: float, progress: Iterable[tuple[int, int]]) -> float:
+    """How often members need to speak in a phase that is `phase_s` old: a fixed share of what it still takes.
+
+    progress: (steps done, steps planned) of those who are still training; who has not begun says nothing.
+    """
+    return max((phase_s * (planned - done) / done for done, planned in progress if 0 < done < planned), default=0.0) / HEARTBEATS_A_PHASE
 
 
 def half_offered(expected: Collection[PeerId], offered: Collection[PeerId]) -> bool:

@@ -6,26 +6,29 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from decentra.codec.base import num_blocks
-from decentra.errors import PeerError, RefusedError
+from decentra.codec.base import NotFiniteError, block_slice, num_blocks
+from decentra.errors import PeerError, PeerFault, PeerUnreachable, RefusedError
 from decentra.ledger.entry import Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
 from decentra.rounds import exchange, records
 from decentra.rounds.fetch import pull_blocks
 from decentra.rounds.offers import Offer
-from decentra.rounds.parts import HeldContribution
-from decentra.rounds.reduction import reduce
+from decentra.rounds.parts import HeldContribution, parts_to_hold
+from decentra.rounds.reduction import not_finite, reduce
+from decentra.rounds.validate import close_fault
 from decentra.types import Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
 
 if TYPE_CHECKING:
+    import torch
+
     from decentra.rounds.member import Member
 
 
 def owned(member: Member) -> list[Part]:
-    """The parts that this member reduces: by the map, and as leader for owners that went silent."""
-    return [p for p in (*member.state.parts, *member.takes_over) if p.owner == member.peer]
+    """The parts of each contribution that this member holds."""
+    return parts_to_hold(member.run.machine, member.state, member.peer, member.takes_over)
 
 
 async def pull_parts(member: Member) -> None:
@@ -56,22 +59,55 @@ async def _pull_offer(member: Member, offer: Offer) -> None:
 async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> None:
     """Hold the blocks of these parts of a contribution. Raises PeerError."""
     for part in parts:
-        wanted = member.parts.missing(offer, part)
-        if wanted is None:
+        try:
+            await _pull_part(member, offer, part, offer.sender)
+        except PeerError:
+            await _pull_around(member, offer, part)
+
+
+async def _pull_around(member: Member, offer: Offer, part: Part) -> None:
+    """The sender cannot be reached from here: by way of any member that both ends reach. Raises PeerError."""
+    last: PeerError = PeerUnreachable(offer.sender, "nobody else can be asked for its parts")
+    for peer in member.within_reach(member.heard() if member.leading else member.leader_heard):
+        if peer == offer.sender:
             continue
-        request = state_pb2.PullRequest(
-            run_id=member.run.run_id, contribution_root=offer.root, first_block=wanted.start, num_blocks=len(wanted)
-        )
-        start, size = member.now(), 0
-        blocks = num_blocks(offer.num_chunks)
-        stream = pull_blocks(member.ports.transport, offer.sender, request, blocks, offer.blocks_digest, False, member.silence_s())
-        async with aclosing(stream):
-            async for number, data, digests in stream:
-                if member.book.offers.get(offer.sender) is not offer:
-                    return
-                member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
-                size += len(data)
-        member.fetcher.saw(size, member.now() - start)
+        try:
+            await _pull_part(member, offer, part, peer, relay=True)
+            return
+        except PeerError as error:
+            last = error
+    raise last
+
+
+async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, relay: bool = False) -> None:
+    wanted = member.parts.missing(offer, part)
+    if wanted is None:
+        return
+    request = state_pb2.PullRequest(
+        run_id=member.run.run_id, contribution_root=offer.root, first_block=wanted.start, num_blocks=len(wanted), relay=relay
+    )
+    start, size = member.now(), 0
+    blocks = num_blocks(offer.num_chunks)
+    chunk_bytes = member.run.machine.codecs[offer.codec].chunk_bytes
+    stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, member.silence_s())
+    async with aclosing(stream):
+        async for number, data, digests in stream:
+            if member.book.offers.get(offer.sender) is not offer:
+                return
+            rows = block_slice(number, 1, offer.num_chunks)
+            if len(data) != (rows.stop - rows.start) * chunk_bytes:
+                raise PeerFault(source, f"block {number} of a contribution has {len(data)} bytes")
+            member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
+            size += len(data)
+    member.fetcher.saw(size, member.now() - start)
+
+
+async def relay(member: Member, root: Digest, first_block: int, num_blocks_wanted: int) -> None:
+    """Hold blocks of an offered contribution for a member that its sender cannot reach. Raises RefusedError or PeerError."""
+    offer = next((o for o in member.book.offers.values() if o.root == root), None)
+    if offer is None or first_block + num_blocks_wanted > num_blocks(offer.num_chunks) or offer.sender == member.peer:
+        raise RefusedError(f"contribution {root.hex()[:12]} is not offered here")
+    await _pull_part(member, offer, Part(first_block, num_blocks_wanted, member.peer), offer.sender)
 
 
 async def reduce_close(member: Member, sender: PeerId, close: rounds_pb2.Close) -> rounds_pb2.Report:
@@ -79,15 +115,18 @@ async def reduce_close(member: Member, sender: PeerId, close: rounds_pb2.Close) 
     if close.r != member.state.r or close.sync != member.state.sync or close.ballot < member.vote().promised:
         raise RefusedError(f"close of entry {close.r} in ballot {close.ballot} is not obeyed at entry {member.state.r}")
     exchange.only_its_leader(member, sender, close.ballot)
-    for signed in close.offers:
+    parts = records.of_parts(close.parts)
+    if fault := close_fault(member.run.machine, member.state, close.roots, parts):
+        raise RefusedError(fault)
+    for signed in close.offers[: len(member.state.members)]:
         exchange.take_offer(member, signed.SerializeToString())
     by_root = {offer.root: offer for offer in member.book.offers.values()}
     missing = [root.hex()[:12] for root in close.roots if root not in by_root]
-    if missing or not close.roots:
+    if missing:
         raise RefusedError(f"the close names roots that are not offered here: {', '.join(missing)}")
     chosen = [by_root[root] for root in close.roots]
     member.mark("closed")
-    mine = [p for p in records.of_parts(close.parts) if p.owner == member.peer]
+    mine = [p for p in parts if p.owner == member.peer]
     await asyncio.gather(*(pull_contribution(member, offer, mine) for offer in chosen if offer.sender != member.peer))
     sums = [await _reduce_part(member, close.r, part, chosen) for part in mine]
     return rounds_pb2.Report(close_digest=records.close_digest(close), sums=records.to_sums(sums))
@@ -100,6 +139,19 @@ async def _reduce_part(member: Member, r: int, part: Part, chosen: list[Offer]) 
         packed = member.parts.packed({o.root: o.sender for o in chosen}, part, up)
     except KeyError as error:
         raise RefusedError("a block of the close is not held here any more") from error
-    out = await member.ports.run_blocking(reduce, packed, {o.sender: o.weight_tokens for o in chosen}, up, down)
+    try:
+        out = await member.ports.run_blocking(reduce, packed, {o.sender: o.weight_tokens for o in chosen}, up, down)
+    except NotFiniteError as error:
+        raise RefusedError(await _refuse_not_finite(member, packed, chosen)) from error
     blob = await member.ports.run_blocking(member.ports.store.put_blob, out.numpy().tobytes(), r)
     return Sum(part.first_block, part.num_blocks, down.name, (Term(blob, coefficient_bits(1, 1)),))
+
+
+async def _refuse_not_finite(member: Member, packed: dict[PeerId, torch.Tensor], chosen: list[Offer]) -> str:
+    """Hold no longer what decodes to NaN or infinity, so that no later close counts it; says whose it is."""
+    up = member.run.machine.codecs[member.run.machine.up]
+    guilty = await member.ports.run_blocking(not_finite, packed, up)
+    member.parts.refused.update(offer.root for offer in chosen if offer.sender in guilty)
+    reason = f"the contribution of {', '.join(p[:8] for p in guilty) or 'nobody alone'} holds NaN or infinity"
+    member.ports.note(f"sync {member.state.sync}: {reason}")
+    return reason

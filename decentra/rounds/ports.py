@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
@@ -18,11 +18,14 @@ from decentra.ledger.chain import digest
 from decentra.ledger.store import Store
 from decentra.outer.layout import Layout, Slot
 from decentra.rounds.fetch import DIGEST_BYTES
-from decentra.rounds.records import DOMAIN_MANIFEST, DOMAIN_RECORD
+from decentra.rounds.records import DOMAIN_MANIFEST, read_record
 from decentra.seams import Signer, Verifier
 from decentra.transport.base import Contact, Transport
 from decentra.types import Digest, PeerId, SlotPlan, SlotResult
 from decentra.wire.v1 import swarm_pb2
+
+if TYPE_CHECKING:
+    from decentra.rounds.reachability import DialBack
 
 T = TypeVar("T")
 
@@ -55,7 +58,10 @@ class RunBlocking(Protocol):
 
 @dataclass(slots=True)
 class Ports:
-    """Everything a member is given. `note` takes one line for people: what is waited for, who left, what was refused."""
+    """Everything a member is given. `note` takes one line for people: what is waited for, who left, what was refused.
+
+    dial_back: how others are told whether they can be dialled; None: they are refused.
+    """
 
     transport: Transport
     directory: Directory
@@ -67,6 +73,7 @@ class Ports:
     rng: random.Random
     note: Callable[[str], None]
     keep_snapshots: int = 2
+    dial_back: DialBack | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +148,11 @@ def read_manifest(signed: bytes, verifier: Verifier, make_machine: MakeMachine) 
 
 def learn_record(ports: Ports, run_id: bytes, signed: bytes) -> swarm_pb2.Record:
     """Verify a directory record of this run and learn how to dial its peer. Raises ValueError."""
-    peer, payload = ports.verifier.open(DOMAIN_RECORD, signed)
-    record = swarm_pb2.Record.FromString(payload)
-    if record.peer != peer or record.run_id != run_id:
-        raise ValueError(f"a record of {record.peer[:8]} is signed by {peer[:8]} or is for another run")
-    if peer != ports.signer.peer:
-        ports.transport.connect(Contact(peer, tuple(record.endpoints), record.server_certificate))
+    record = read_record(ports.verifier, signed)
+    if record.run_id != run_id:
+        raise ValueError(f"a record of {record.peer[:8]} is for another run")
+    if record.peer != ports.signer.peer:
+        ports.transport.connect(Contact(record.peer, tuple(record.endpoints), record.server_certificate))
         ports.directory.learn(signed)
     return record
 
@@ -161,12 +167,14 @@ async def meet(ports: Ports, run_id: bytes) -> list[PeerId]:
     found = {}
     for signed in (await ports.directory.records()).values():
         try:
-            found[learn_record(ports, run_id, signed).peer] = signed
+            record = learn_record(ports, run_id, signed)
         except ValueError as error:
             ports.note(f"a directory record is refused: {error}")
-    found.pop(ports.signer.peer, None)
-    await ports.run_blocking(ports.store.keep_contacts, sorted(found.values()))
-    return list(found)
+            continue
+        if record.peer != ports.signer.peer:
+            found[record.peer] = (signed, bool(record.endpoints))
+    await ports.run_blocking(ports.store.keep_contacts, sorted(signed for signed, _ in found.values()))
+    return [peer for peer, (_, can_be_dialled) in found.items() if can_be_dialled]
 
 
 class Changed:

@@ -10,17 +10,22 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from decentra.directory.base import MAX_RECORD_BYTES
 from decentra.ledger.chain import digest
 from decentra.ledger.entry import Counted, Entry, Sum, Term
 from decentra.ledger.state import Member, Part
 from decentra.ledger.store import Snapshot
 from decentra.rounds.ballot import Certificate, VotePayload
+from decentra.rounds.bounds import MAX_LIST, MAX_OFFER_BYTES
 from decentra.rounds.offers import Offer
 from decentra.seams import Verifier
 from decentra.types import Digest, Intervals, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
 
 M = TypeVar("M", bound=Message)
+
+MAX_ENDPOINTS = 8
+MAX_ENDPOINT_CHARS = 260
 
 DOMAIN_OFFER = b"decentra/offer"
 DOMAIN_VOTE = b"decentra/vote"
@@ -49,9 +54,7 @@ def to_member(member: Member) -> swarm_pb2.Member:
 
 
 def of_member(message: swarm_pb2.Member) -> Member:
-    """A member as announced. Raises ValueError on absurd numbers."""
-    if not 0 < message.announced_samples < 1 << 32:
-        raise ValueError(f"{message.peer[:8]} announces {message.announced_samples} samples a sync")
+    """A member as announced; whether its numbers can be is judged by view.announcement_fault."""
     return Member(
         message.peer, message.incarnation, message.dialable, message.announced_samples, message.up_bytes_per_s, message.down_bytes_per_s
     )
@@ -124,6 +127,7 @@ def entry_bytes(entry: Entry) -> bytes:
 def parse_entry(data: bytes) -> Entry:
     """Read an entry. Raises ValueError."""
     message = _parse(swarm_pb2.Entry, data)
+    _refuse_long_lists(message)
     return Entry(
         run_id=message.run_id,
         lineage=message.lineage.hex(),
@@ -144,6 +148,19 @@ def parse_entry(data: bytes) -> Entry:
         next_parts=of_parts(message.next_parts),
         settings=message.settings.decode(),
     )
+
+
+def _refuse_long_lists(message: swarm_pb2.Entry) -> None:
+    lists = [
+        (message.counted, message.sums, message.heard, message.admitted, message.removed, message.returned, message.granted),
+        (message.next_parts,),
+    ]
+    size = max(len(each) for group in lists for each in group)
+    if size <= MAX_LIST:
+        inner = [c.claim for c in message.counted] + [i.intervals for i in (*message.returned, *message.granted)]
+        size = sum(map(len, inner)) + sum(len(s.terms) for s in message.sums)
+    if size > MAX_LIST:
+        raise ValueError(f"an entry with a list of {size} elements is over the limit of {MAX_LIST}")
 
 
 def vote_payload(vote: VotePayload) -> bytes:
@@ -178,6 +195,8 @@ def certificate_bytes(certificate: Certificate) -> bytes:
 def parse_certificate(data: bytes) -> Certificate:
     """Read a certificate. Raises ValueError."""
     m = _parse(swarm_pb2.Certificate, data)
+    if len(m.votes) > MAX_LIST:
+        raise ValueError(f"a certificate of {len(m.votes)} votes is over the limit of {MAX_LIST}")
     return Certificate(m.r, m.ballot, m.entry_digest, tuple(vote.SerializeToString() for vote in m.votes))
 
 
@@ -208,6 +227,8 @@ def root_of(payload: bytes) -> Digest:
 
 def open_offer(verifier: Verifier, run_id: bytes, signed: bytes) -> Offer:
     """Verify and read a signed offer. Raises ValueError."""
+    if len(signed) > MAX_OFFER_BYTES:
+        raise ValueError(f"an offer of {len(signed)} bytes is over the limit of {MAX_OFFER_BYTES}")
     peer, payload = verifier.open(DOMAIN_OFFER, signed)
     m = _parse(swarm_pb2.Contribution, payload)
     if m.sender != peer or m.run_id != run_id:
@@ -258,11 +279,21 @@ def close_digest(close: rounds_pb2.Close) -> Digest:
 
 def open_record(verifier: Verifier, signed: bytes) -> tuple[PeerId, int]:
     """(peer, sequence) of a directory record, verified. Raises ValueError."""
+    record = read_record(verifier, signed)
+    return record.peer, record.sequence
+
+
+def read_record(verifier: Verifier, signed: bytes) -> swarm_pb2.Record:
+    """A directory record, its size judged, then verified, then read. Raises ValueError."""
+    if len(signed) > MAX_RECORD_BYTES:
+        raise ValueError(f"a record of {len(signed)} bytes is over the limit of {MAX_RECORD_BYTES}")
     peer, payload = verifier.open(DOMAIN_RECORD, signed)
     record = _parse(swarm_pb2.Record, payload)
     if record.peer != peer:
         raise ValueError(f"a record of {record.peer[:8]} is signed by {peer[:8]}")
-    return peer, record.sequence
+    if len(record.endpoints) > MAX_ENDPOINTS or any(len(endpoint) > MAX_ENDPOINT_CHARS for endpoint in record.endpoints):
+        raise ValueError(f"the record of {peer[:8]} has {len(record.endpoints)} endpoints, or one that is none")
+    return record
 
 
 def _parse(kind: type[M], data: bytes) -> M:

@@ -26,3 +26,14 @@ def reduce(packed: Mapping[PeerId, torch.Tensor], weights: Mapping[PeerId, int],
     out = torch.empty(rows, down.chunk_bytes, dtype=torch.uint8)
     down.encode(total, out)
     return out
+
+
+def not_finite(packed: Mapping[PeerId, torch.Tensor], up: Codec) -> list[PeerId]:
+    """Senders whose part decodes to NaN or infinity. packed: (n, up.chunk_bytes) uint8 by sender."""
+    term = torch.empty(len(next(iter(packed.values()))), CHUNK_ELEMENTS)
+    guilty = []
+    for sender in sorted(packed):
+        up.decode(packed[sender], term)
+        if not bool(torch.isfinite(term).all()):
+            guilty.append(sender)
+    return guilty

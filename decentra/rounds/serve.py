@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from decentra.config import differing_keys, run_from_bytes
 from decentra.errors import PeerError, RefusedError
 from decentra.ledger.chain import digest
-from decentra.rounds import accept, exchange, owner, records
+from decentra.rounds import accept, bounds, compose, exchange, owner, records
 from decentra.rounds.fetch import digest_frames
 from decentra.rounds.heads import head_of, oldest_entry
 from decentra.rounds.meeting import called
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
 ENTRIES_A_REPLY = 64
+MAX_REASON_CHARS = 500
+"""A reason may quote what was sent; it travels back as a header."""
+
+RECORDS_REPLY_BYTES = 1 << 20
+STATUS_PERIOD_S = 0.5
+STATUS_ROUNDS = 1024
 
 
 class Server:
@@ -36,22 +42,26 @@ class Server:
         """See transport.base.Handler."""
         member = self._ready()
         try:
+            kind = bounds.kind_of(request)
+            if fault := bounds.request_fault(kind, len(request), sender, member.state):
+                raise RefusedError(fault)
             message = rounds_pb2.Request.FromString(request)
-            kind = message.WhichOneof("kind")
-            if kind is None or message.run_id not in (member.run.run_id, b"") or (kind != "hello" and not message.run_id):
+            if message.run_id != member.run.run_id and (kind != "hello" or message.run_id):
                 raise RefusedError(f"the message is for another run than {member.run.run_id.hex()[:8]}")
             _same_lineage(member, sender, message, kind)
             return (await _ANSWERS[kind](member, sender, getattr(message, kind))).SerializeToString()
         except RefusedError:
             raise
         except PeerError as error:
-            raise RefusedError(f"needed another peer: {error}") from error
+            raise RefusedError(f"needed another peer: {error}"[:MAX_REASON_CHARS]) from error
         except (ValueError, DecodeError) as error:
-            raise RefusedError(str(error)) from error
+            raise RefusedError(str(error)[:MAX_REASON_CHARS]) from error
 
     async def on_pull(self, sender: PeerId, request: bytes) -> AsyncIterator[bytes]:
         """See transport.base.Handler."""
         member = self._ready()
+        if len(request) > bounds.MAX_SMALL_BYTES:
+            raise RefusedError(f"a pull of {len(request)} bytes is over the limit of {bounds.MAX_SMALL_BYTES}")
         try:
             message = state_pb2.PullRequest.FromString(request)
         except DecodeError as error:
@@ -60,6 +70,8 @@ class Server:
             raise RefusedError(f"the pull is for another run than {member.run.run_id.hex()[:8]}")
         first, last = message.first_block, message.first_block + message.num_blocks
         if message.WhichOneof("what") == "contribution_root":
+            if message.relay:
+                await owner.relay(member, message.contribution_root, message.first_block, message.num_blocks)
             held = member.parts.held.get(message.contribution_root)
             if held is None or last > len(held.block_digests) or any(b not in held.blocks for b in range(first, last)):
                 raise RefusedError(f"contribution {message.contribution_root.hex()[:12]} is not held here")
@@ -67,7 +79,7 @@ class Server:
             for frame in digest_frames(held.block_digests):
                 yield frame
             for number in range(first, last):
-                yield blocks[number]
+                yield bytes(blocks[number])
             return
         try:
             stored = await member.ports.run_blocking(member.ports.store.served, message.object_digest)
@@ -112,20 +124,33 @@ async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> r
         if keys:
             raise RefusedError(f"the run's settings differ in {', '.join(keys)}; join by the string alone")
     if message.record:
-        record = member.learn_record(message.record)
-        if record.peer != sender:
-            raise RefusedError(f"a record of {record.peer[:8]} came from {sender[:8]}")
+        owner_of_record = records.read_record(member.ports.verifier, message.record).peer
+        if owner_of_record != sender:
+            raise RefusedError(f"a record of {owner_of_record[:8]} came from {sender[:8]}")
+        member.learn_record(message.record)
         share = rounds_pb2.Request(records=rounds_pb2.Records(records=[message.record]))
         for peer in member.state.peers():
-            if peer not in (sender, member.peer):
+            if peer not in (sender, member.peer) and len(member.aside) < bounds.MAX_ASIDE:
                 member.spawn(member.tell(peer, share))
-    known = list((await member.ports.directory.records()).values())
-    return rounds_pb2.Reply(welcome=rounds_pb2.Welcome(manifest=run.manifest, records=known))
+    return rounds_pb2.Reply(welcome=rounds_pb2.Welcome(manifest=run.manifest, records=await _known_records(member)))
+
+
+async def _known_records(member: Member) -> list[bytes]:
+    """Records of others, those of the view first, as many as a reply may carry."""
+    by_peer, size, found = await member.ports.directory.records(), 0, []
+    view = [peer for peer in member.state.peers() if peer in by_peer]
+    for peer in dict.fromkeys((*view, *by_peer)):
+        size += len(by_peer[peer])
+        if size > RECORDS_REPLY_BYTES:
+            break
+        found.append(by_peer[peer])
+    return found
 
 
 async def _heartbeat(member: Member, sender: PeerId, message: rounds_pb2.Heartbeat) -> rounds_pb2.Reply:
-    exchange.hear(member, sender, message)
-    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, state_hash=member.hash)
+    pause_s = compose.period_s(member)
+    exchange.hear(member, sender, message, pause_s)
+    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, state_hash=member.hash, period_s=pause_s)
     if member.leading and message.r == member.state.r:
         reply.phase = member.waiting_for
         reply.heard.extend(member.heard())
@@ -155,7 +180,10 @@ async def _proposal(member: Member, sender: PeerId, message: rounds_pb2.Proposal
 
 
 async def _commit(member: Member, sender: PeerId, message: swarm_pb2.CertifiedEntry) -> rounds_pb2.Reply:
-    applied = await member.commit(message.SerializeToString(), sender)
+    certified, r = message.SerializeToString(), member.state.r
+    applied = await member.commit(certified, sender)
+    if applied:
+        member.spawn(exchange.pass_along(member, certified, r))
     return rounds_pb2.Reply(done=rounds_pb2.Done(note="applied" if applied else f"at entry {member.state.r}"))
 
 
@@ -175,14 +203,40 @@ async def _entries(member: Member, sender: PeerId, message: state_pb2.EntriesQue
 
 
 async def _records(member: Member, sender: PeerId, message: rounds_pb2.Records) -> rounds_pb2.Reply:
+    if len(message.records) > bounds.MAX_RECORDS_A_CALL:
+        raise RefusedError(f"{len(message.records)} records in one message are over the limit of {bounds.MAX_RECORDS_A_CALL}")
+    is_member = member.state.member(sender) is not None
     for signed in message.records:
+        peer = records.read_record(member.ports.verifier, signed).peer
+        if peer != sender and not is_member:
+            raise RefusedError(f"a record of {peer[:8]} came from {sender[:8]}, which is no member of the view")
         member.learn_record(signed)
-    known = list((await member.ports.directory.records()).values())
-    return rounds_pb2.Reply(records=rounds_pb2.Records(records=known))
+    return rounds_pb2.Reply(records=rounds_pb2.Records(records=await _known_records(member)))
 
 
 async def _status(member: Member, sender: PeerId, message: rounds_pb2.StatusQuery) -> rounds_pb2.Reply:
-    return rounds_pb2.Reply(status=rounds_pb2.Status(json=json.dumps(status_of(member))))
+    if message.peer not in ("", member.peer):
+        if member.state.member(message.peer) is None:
+            raise RefusedError(f"{message.peer[:8]} is not a member here")
+        return await member.call(message.peer, rounds_pb2.Request(status=rounds_pb2.StatusQuery()), member.silence_s())
+    said_s, said = member.status_said
+    if member.now() - said_s >= STATUS_PERIOD_S:
+        # Cheap to ask and dear to answer: made anew only so often, whoever asks.
+        status = status_of(member)
+        status["rounds"] = status["rounds"][-STATUS_ROUNDS:]
+        said = json.dumps(status)
+        member.status_said = (member.now(), said)
+    return rounds_pb2.Reply(status=rounds_pb2.Status(json=said))
+
+
+async def _probe(member: Member, sender: PeerId, message: rounds_pb2.Probe) -> rounds_pb2.Reply:
+    peer, payload = member.ports.verifier.open(records.DOMAIN_RECORD, message.record)
+    record = swarm_pb2.Record.FromString(payload)
+    if not sender == peer == record.peer or record.run_id != member.run.run_id:
+        raise RefusedError(f"a node is dialled back at its own record of this run only, not at one of {record.peer[:8]}")
+    if member.ports.dial_back is None:
+        raise RefusedError("this node dials nobody back; ask another")
+    return rounds_pb2.Reply(probed=await member.ports.dial_back.probe(record))
 
 
 _WITHIN_A_LINEAGE = ("heartbeat", "offer", "close", "prepare", "proposal", "commit")
@@ -199,4 +253,5 @@ _ANSWERS: dict[str, Callable[[Member, PeerId, Any], Awaitable[rounds_pb2.Reply]]
     "entries": _entries,
     "records": _records,
     "status": _status,
+    "probe": _probe,
 }

@@ -28,6 +28,8 @@ class Beat:
     sits_out: bool
     steps_done: int
     num_steps: int
+    period_s: float = 0.0
+    """How soon it was told to speak again."""
 
 
 def status_of(member: Member) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def status_of(member: Member) -> dict[str, Any]:
         "state_hash": member.hash.hex(),
         "tokens_committed": state.tokens,
         "view": list(state.peers()),
+        "dialable": [m.peer for m in state.members if m.dialable],
         "in_view": member.in_view(),
         "heard": list(member.heard() if member.leading else member.leader_heard),
         "attempt": member.attempt,

@@ -10,6 +10,13 @@ from decentra.types import PeerId
 
 CALL_METHOD = "/decentra.wire.v1.Swarm/Call"
 PULL_METHOD = "/decentra.wire.v1.Swarm/Pull"
+REVERSE_METHOD = "/decentra.wire.v1.Swarm/Reverse"
+ANSWER_METHOD = "/decentra.wire.v1.Swarm/Answer"
+NUMBER_KEY = "request-number"
+"""Metadata of an answer: which reverse request it belongs to."""
+
+ENVELOPE_BYTES = 16
+"""Room that gRPC leaves above the limits for what wraps a message of a reverse stream; the limits themselves are checked here."""
 
 TLS_NAME = "decentra"
 """Subject name of every server certificate; peers are authenticated by key, so host names are overridden with it."""
@@ -24,8 +31,8 @@ def channel_options(bulk: bool) -> Options:
         ("grpc.use_local_subchannel_pool", 1),  # else control and bulk share one TCP connection
         ("grpc.enable_http_proxy", 0),
         ("grpc.enable_retries", 0),  # a request may not be idempotent: only its caller may send it again
-        ("grpc.max_receive_message_length", FRAME_BYTES if bulk else MAX_CALL_BYTES),
-        ("grpc.max_send_message_length", MAX_CALL_BYTES),
+        ("grpc.max_receive_message_length", FRAME_BYTES if bulk else MAX_CALL_BYTES + ENVELOPE_BYTES),
+        ("grpc.max_send_message_length", MAX_CALL_BYTES + ENVELOPE_BYTES),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -40,8 +47,8 @@ def server_options() -> Options:
     """Options of the serving side."""
     return [
         ("grpc.so_reuseport", 0),  # else two nodes would share a port and each get half the calls
-        ("grpc.max_receive_message_length", MAX_CALL_BYTES),
-        ("grpc.max_send_message_length", MAX_CALL_BYTES),
+        ("grpc.max_receive_message_length", MAX_CALL_BYTES + ENVELOPE_BYTES),
+        ("grpc.max_send_message_length", MAX_CALL_BYTES + ENVELOPE_BYTES),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -11,7 +12,16 @@ import grpc
 from decentra.errors import PeerError, PeerFault, PeerUnreachable
 from decentra.seams import TlsMaterial
 from decentra.transport.base import Contact
-from decentra.transport.grpc_border import CALL_METHOD, PULL_METHOD, channel_options, fault_of, never_sent
+from decentra.transport.grpc_border import (
+    ANSWER_METHOD,
+    CALL_METHOD,
+    NUMBER_KEY,
+    PULL_METHOD,
+    REVERSE_METHOD,
+    channel_options,
+    fault_of,
+    never_sent,
+)
 
 
 class PeerLink:
@@ -40,10 +50,15 @@ class PeerLink:
 
     async def frames(self, request: bytes) -> AsyncIterator[bytes]:
         """The frames of a pull; closing this iterator cancels it at the sender."""
+        async with aclosing(self._stream(PULL_METHOD, request, bulk=True)) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def _stream(self, method: str, request: bytes, bulk: bool) -> AsyncGenerator[bytes, None]:
         self._check()
         refusal: PeerError | None = None
         for endpoint, index in self._endpoints():
-            stream = self._channel(index, bulk=True).unary_stream(PULL_METHOD)(request)
+            stream = self._channel(index, bulk).unary_stream(method)(request)
             try:
                 while isinstance(frame := await self._own(stream.read()), bytes):
                     yield frame
@@ -54,6 +69,17 @@ class PeerLink:
                 stream.cancel()
         assert refusal is not None
         raise refusal
+
+    async def requests(self, bulk: bool) -> AsyncGenerator[bytes, None]:
+        """Open a reverse stream and give what the peer asks over it; ends, or raises PeerError, when the stream does."""
+        async with aclosing(self._stream(REVERSE_METHOD, bytes([bulk]), bulk)) as requests:
+            async for request in requests:
+                yield request
+
+    def answer(self, number: int, bulk: bool) -> Any:
+        """gRPC's stream_unary call, to the endpoint in use, that takes the answer to a reverse request."""
+        self._check()
+        return self._channel(self._preferred, bulk).stream_unary(ANSWER_METHOD)(metadata=((NUMBER_KEY, str(number)),))
 
     def rotate_if_silent(self) -> None:
         """After a timeout: begin with the next endpoint from now on, unless this one is connected and only slow."""

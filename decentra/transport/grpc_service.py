@@ -1,44 +1,44 @@
-"""The serving side of the gRPC transport: two raw-byte methods, callers known by their client certificate."""
+"""The serving side of the gRPC transport: raw-byte methods, callers known by their client certificate."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 
 from decentra.errors import RefusedError
-from decentra.transport.base import FRAME_BYTES, MAX_CALL_BYTES, Handler
-from decentra.transport.grpc_border import CALL_METHOD, PULL_METHOD
-from decentra.transport.shaper import Shaper
+from decentra.transport.answering import Answering, reason_of
+from decentra.transport.grpc_border import ANSWER_METHOD, CALL_METHOD, PULL_METHOD, REVERSE_METHOD
+from decentra.transport.grpc_reverse import ReverseDesk
+from decentra.transport.in_flight import InFlight
 from decentra.types import PeerId
-
-logger = logging.getLogger(__name__)
 
 MAX_KNOWN_CALLERS = 1024
 
+CALLS_A_PEER = (32, 256)
+PULLS_A_PEER = (16, 256)
+"""Of one peer: (worked on at once, waiting their turn). An open pull costs a frame or two."""
 
-class Counters:
-    """Payload bytes of one node so far."""
+STALL_S = 60.0
+"""A puller that takes no frame for so long has gone, or wants to hold memory here."""
 
-    def __init__(self) -> None:
-        self.up = 0
-        self.down = 0
+MAX_REASON_CHARS = 1000
+"""Details travel as a header, and gRPC drops the call where headers are too large."""
 
 
 class SwarmService(grpc.GenericRpcHandler):  # type: ignore[misc,type-arg]
-    """Answers Call and Pull with a `Handler`; bytes stay bytes. `handler` None refuses everybody."""
+    """Answers Call and Pull; bytes stay bytes. Reverse and Answer are how peers that cannot be dialled are asked."""
 
-    def __init__(
-        self, handler: Handler | None, peer_of_certificate: Callable[[bytes], PeerId], shaper: Shaper | None, counters: Counters
-    ) -> None:
-        self.handler = handler
+    def __init__(self, answering: Answering, desk: ReverseDesk, peer_of_certificate: Callable[[bytes], PeerId]) -> None:
+        self._answering = answering
+        self._desk = desk
         self._peer_of_certificate = peer_of_certificate
-        self._shaper = shaper
-        self._counters = counters
         self._known: dict[bytes, PeerId] = {}
+        self.calls = InFlight("calls", *CALLS_A_PEER)
+        self.pulls = InFlight("pulls", *PULLS_A_PEER)
 
     def service(self, handler_call_details: Any) -> Any:
         """The method handler for a call's name; None: not ours."""
@@ -46,49 +46,37 @@ class SwarmService(grpc.GenericRpcHandler):  # type: ignore[misc,type-arg]
             return grpc.unary_unary_rpc_method_handler(self._call)
         if handler_call_details.method == PULL_METHOD:
             return grpc.unary_stream_rpc_method_handler(self._pull)
+        if handler_call_details.method == REVERSE_METHOD:
+            return grpc.unary_stream_rpc_method_handler(self._reverse)
+        if handler_call_details.method == ANSWER_METHOD:
+            return grpc.stream_unary_rpc_method_handler(self._answer)
         return None
 
     async def _call(self, request: bytes, context: Any) -> bytes:
         sender = await self._sender(context)
-        await self._arrived(request)
         try:
-            reply = await self._ready().on_call(sender, request)
-            if len(reply) > MAX_CALL_BYTES:
-                raise RefusedError(f"the reply of {len(reply)} bytes is over the limit of {MAX_CALL_BYTES}")
+            async with self.calls.turn(sender):
+                return await self._answering.reply(sender, request)
         except Exception as error:
             await _abort(context, sender, error)
             raise  # abort never returns
-        self._counters.up += len(reply)
-        if self._shaper is not None:
-            await self._shaper.send_control(len(reply))
-        return reply
 
     async def _pull(self, request: bytes, context: Any) -> None:
         # Written, not yielded: a caller that goes away then cancels this task where it stands, frames closed with it.
         sender = await self._sender(context)
-        await self._arrived(request)
         try:
-            frames: AsyncIterator[bytes] = self._ready().on_pull(sender, request)
-            if self._shaper is not None:
-                frames = self._shaper.send_frames(frames)
-            async with aclosing(frames):  # type: ignore[type-var]
+            async with self.pulls.turn(sender), aclosing(self._answering.frames(sender, request)) as frames:
                 async for frame in frames:
-                    if len(frame) > FRAME_BYTES:
-                        raise RefusedError(f"a frame of {len(frame)} bytes is over the limit of {FRAME_BYTES}")
-                    self._counters.up += len(frame)
-                    await context.write(frame)
+                    await _written(context, frame)
         except Exception as error:
             await _abort(context, sender, error)
 
-    async def _arrived(self, request: bytes) -> None:
-        self._counters.down += len(request)
-        if self._shaper is not None:
-            await self._shaper.receive_control(len(request))
+    async def _reverse(self, request: bytes, context: Any) -> None:
+        await self._desk.hold(await self._sender(context), request == b"\x01", context)
 
-    def _ready(self) -> Handler:
-        if self.handler is None:
-            raise RefusedError("this node is still starting; ask again")
-        return self.handler
+    async def _answer(self, _: Any, context: Any) -> bytes:
+        await self._desk.take(await self._sender(context), context)
+        return b""
 
     async def _sender(self, context: Any) -> PeerId:
         certificates = context.auth_context().get("x509_pem_cert") or [b""]
@@ -106,9 +94,16 @@ class SwarmService(grpc.GenericRpcHandler):  # type: ignore[misc,type-arg]
         return sender
 
 
+async def _written(context: Any, frame: bytes) -> None:
+    try:
+        async with asyncio.timeout(STALL_S):
+            await context.write(frame)
+    except TimeoutError:
+        raise RefusedError(f"no frame was taken for {STALL_S:g} s") from None
+
+
 async def _abort(context: Any, sender: PeerId, error: Exception) -> None:
     if isinstance(error, RefusedError):
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error)[:MAX_REASON_CHARS])
     if not context.cancelled():
-        logger.error("a request of %s failed here", sender[:8], exc_info=error)
-        await context.abort(grpc.StatusCode.INTERNAL, f"failed internally ({type(error).__name__})")
+        await context.abort(grpc.StatusCode.INTERNAL, reason_of(sender, error))

@@ -1,7 +1,8 @@
 """Transport within one process, for simulations and tests of other rooms: real bytes, any loop's clock, no sockets.
 
 Links behave as TCP does: what a cut link holds back arrives when it heals, and the caller's timeout ends the wait.
-A peer that is gone answers nothing: its callers learn so after one round trip, calls in flight at once.
+A peer that is gone answers nothing: its callers learn so after one round trip, calls in flight at once. One that cannot
+be dialled is reached over the connection that it holds to its caller, if that can be dialled.
 """
 
 from __future__ import annotations
@@ -63,8 +64,11 @@ class MemoryNetwork:
 class MemoryTransport:
     """`Transport` of one peer on a `MemoryNetwork`. `handler` may be set later; until then callers are refused."""
 
-    def __init__(self, network: MemoryNetwork, peer: PeerId, handler: Handler | None = None, shaper: Shaper | None = None) -> None:
+    def __init__(
+        self, network: MemoryNetwork, peer: PeerId, handler: Handler | None = None, shaper: Shaper | None = None, dialable: bool = True
+    ) -> None:
         self.peer = peer
+        self.dialable = dialable
         self.handler = handler
         self._network = network
         self._shaper = shaper
@@ -186,19 +190,27 @@ class MemoryTransport:
         contact = self._contacts.get(peer)
         if contact is None:
             raise PeerUnreachable(peer, "no contact is known for it")
-        if not contact.endpoints:
-            raise PeerUnreachable(peer, "it cannot be dialled")
         if self._closed:
             raise PeerUnreachable(peer, "this node's transport is closed")
+        if not contact.endpoints and not self._is_held_by(peer):
+            raise PeerUnreachable(peer, "it cannot be dialled, and it holds no connection to this node")
         self._bytes_up += len(request)
         if self._shaper is not None:
             await self._shaper.send_control(len(request))
         await self._network.passage(self.peer, peer)
         server = self._network.find(peer)
-        if server is None:
+        if server is None or (contact.endpoints and not server.dialable):
             await asyncio.sleep(self._shaper.delay_s if self._shaper is not None else 0)
             raise PeerUnreachable(peer, "nobody answers at its address")
         return server
+
+    def _is_held_by(self, peer: PeerId) -> bool:
+        """Whether a peer that cannot be dialled holds a connection to this node: it lives, knows it and can dial it."""
+        holder = self._network.find(peer)
+        if holder is None or holder.dialable or not self.dialable:
+            return False
+        contact = holder._contacts.get(self.peer)
+        return contact is not None and bool(contact.endpoints)
 
     async def _arriving(self, peer: PeerId, request: bytes) -> AsyncIterator[bytes]:
         server = await self._reach(peer, request)

@@ -103,6 +103,9 @@ def test_an_unknown_command_is_named_beside_the_known_ones(fails: Fails) -> None
         (["node", "--prot", "7"], ["--prot", "see decentra node --help"]),
         (["node", "--port", "seven"], ["--port", "seven"]),
         (["node", "--run", "run.toml", "--port", "70000"], ["--port 70000", "1 to 65535"]),
+        (["node", "--run", "run.toml", "--reachable", "maybe"], ["--reachable 'maybe'", "auto, yes or no"]),
+        (["node", "--run", "run.toml", "--reachable", "no"], ["a founder must be reachable", "nobody could join"]),
+        (["node", "--join", "decentra1aa", "--reachable", "no", "--announce", "home"], ["--announce home", "announces no address"]),
         (["node", "--run", "run.toml", "--link", "fast"], ["'fast'", "100mbit,50ms"]),
         (["node", "--run", "run.toml", "--bootstrap", "home:1"], ["--bootstrap 'home:1'", "decentra bootstrap prints"]),
         (["node"], ["--run RUN.toml", "--join STRING"]),
@@ -414,7 +417,7 @@ def test_without_p2pd_a_node_says_so_and_goes_on_by_endpoints(monkeypatch: pytes
     async def enter(door: Door) -> Any:
         transport = await build.transport(tmp_path, door, NodeConfig())
         try:
-            return await build.directory(door, NodeConfig(), transport, MemoVerifier(), lines.append)
+            return await build.directory(door, NodeConfig(), transport, MemoVerifier(), lines.append, True)
         finally:
             await transport.close()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from decentra import build
 from decentra.codec.base import block_slice, encode, num_blocks
-from decentra.rounds.parts import cut
+from decentra.rounds.contribution import cut
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS
 
 
@@ -23,7 +23,7 @@ def test_a_block_of_a_payload_is_the_payload_of_that_block() -> None:
     chunks = 2 * BLOCK_CHUNKS + 3
     flat = torch.randn(chunks * CHUNK_ELEMENTS, generator=torch.Generator().manual_seed(0))
     for codec in build.codecs().values():
-        blocks = cut(encode(codec, flat))
+        blocks, _, _ = cut(encode(codec, flat))
         assert len(blocks) == num_blocks(chunks) == 3
         for number, block in enumerate(blocks):
             rows = block_slice(number, 1, chunks)

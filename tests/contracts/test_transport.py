@@ -1,6 +1,7 @@
-"""The contract of `Transport`, asked of every implementation."""
+"""The contract of `Transport`, asked of every implementation, and of each also where the peer asked cannot be dialled."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -48,7 +49,7 @@ class Echo:
                 raise RefusedError("no such block")
             for index in range(int(count or 1)):
                 self.num_frames_sent += 1
-                yield bytes([index % 256]) * (FRAME_BYTES + 1 if kind == b"large" else 1000)
+                yield bytes([index % 256]) * {b"large": FRAME_BYTES + 1, b"full": FRAME_BYTES}.get(kind, 1000)
                 if kind == b"stall":
                     await asyncio.sleep(60)
                 await asyncio.sleep(0)
@@ -57,56 +58,92 @@ class Echo:
 
 
 class Pair:
-    """Two peers that know each other: `a` calls, `b` answers with `echo`."""
+    """Two peers that know each other: `a` calls, `b` answers with `echo`. `restart_a`: a comes back at the same address."""
 
-    def __init__(self, a: Transport, b: Transport, peer_a: str, peer_b: str, echo: Echo) -> None:
-        self.a, self.b, self.peer_a, self.peer_b, self.echo = a, b, peer_a, peer_b, echo
+    def __init__(self, a: Transport, b: Transport, echo: Echo, restart_a: Callable[[], Awaitable[Transport]]) -> None:
+        self.a, self.b, self.echo, self._restart_a = a, b, echo, restart_a
+        self.peer_a, self.peer_b = a.peer, b.peer
 
     async def pulled(self, request: bytes, idle_timeout_s: float = 5.0) -> list[bytes]:
         return [frame async for frame in self.a.pull(self.peer_b, request, idle_timeout_s)]
+
+    async def restart_a(self) -> None:
+        await self.a.close()
+        self.a = await self._restart_a()
 
 
 def link_of(shaped: bool) -> Shaper | None:
     return Shaper.of_link(100e6, 0.002) if shaped else None
 
 
-async def memory_pair(shaped: bool) -> Pair:
+async def memory_pair(shaped: bool, dialable: bool) -> Pair:
     network, echo = MemoryNetwork(), Echo()
-    a = MemoryTransport(network, "a" * 32, Echo(), link_of(shaped))
-    b = MemoryTransport(network, "b" * 32, echo, link_of(shaped))
-    a.connect(Contact("b" * 32, ("memory",)))
+    contact_of_b = Contact("b" * 32, ("memory",) if dialable else ())
+
+    async def start_a() -> MemoryTransport:
+        a = MemoryTransport(network, "a" * 32, Echo(), link_of(shaped))
+        a.connect(contact_of_b)
+        return a
+
+    b = MemoryTransport(network, "b" * 32, echo, link_of(shaped), dialable)
     b.connect(Contact("a" * 32, ("memory",)))
-    return Pair(a, b, a.peer, b.peer, echo)
+    return Pair(await start_a(), b, echo, start_a)
 
 
-async def grpc_pair(shaped: bool) -> Pair:
+async def grpc_pair(shaped: bool, dialable: bool) -> Pair:
     echo = Echo()
     identities = [Identity.create(), Identity.create()]
     tls = [tls_material(identity, RUN_ID, TOKEN) for identity in identities]
-    a, b = [
-        await GrpcTransport.start(identity.peer, handler, material, host="127.0.0.1", port=0, shaper=link_of(shaped))
-        for identity, material, handler in zip(identities, tls, (Echo(), echo), strict=True)
-    ]
-    a.connect(Contact(b.peer, (f"127.0.0.1:{b.port}",), tls[1].server_certificate))
+    start = functools.partial(GrpcTransport.start, host="127.0.0.1")
+    b = await start(identities[1].peer, echo, tls[1], port=0, shaper=link_of(shaped), dialable=dialable)
+    contact_of_b = Contact(b.peer, (f"127.0.0.1:{b.port}",) if dialable else (), tls[1].server_certificate)
+
+    async def start_a(port: int) -> GrpcTransport:
+        a = await start(identities[0].peer, Echo(), tls[0], port=port, shaper=link_of(shaped))
+        a.connect(contact_of_b)
+        return a
+
+    a = await start_a(0)
     b.connect(Contact(a.peer, (f"127.0.0.1:{a.port}",), tls[0].server_certificate))
-    return Pair(a, b, a.peer, b.peer, echo)
+    while not dialable and len(a._desk._streams) < 2:
+        await asyncio.sleep(0.01)
+    return Pair(a, b, echo, functools.partial(start_a, a.port))
 
 
-@pytest.fixture(params=["memory", "memory shaped", "grpc", "grpc shaped"])
-def run(request: pytest.FixtureRequest) -> Callable[[Callable[[Pair], Awaitable[None]]], None]:
-    """Run a test body with a fresh pair of each implementation."""
-    kind, _, shaped = request.param.partition(" ")
+Run = Callable[[Callable[[Pair], Awaitable[None]]], None]
+DIALLED = ["memory", "memory shaped", "grpc", "grpc shaped"]
+
+
+def run_with(kind: str, dialable: bool) -> Run:
+    """Run a test body with a fresh pair of one implementation."""
+    name, _, shaped = kind.partition(" ")
 
     async def main(body: Callable[[Pair], Awaitable[None]]) -> None:
-        pair = await (memory_pair if kind == "memory" else grpc_pair)(bool(shaped))
-        try:
-            async with asyncio.timeout(20):
+        async with asyncio.timeout(20):
+            pair = await (memory_pair if name == "memory" else grpc_pair)(bool(shaped), dialable)
+            try:
                 await body(pair)
-        finally:
-            await pair.a.close()
-            await pair.b.close()
+            finally:
+                await pair.a.close()
+                await pair.b.close()
 
     return lambda body: asyncio.run(main(body))
+
+
+@pytest.fixture(params=[*DIALLED, *(f"{kind}, reverse" for kind in DIALLED)])
+def run(request: pytest.FixtureRequest) -> Run:
+    kind, _, reverse = request.param.partition(", ")
+    return run_with(kind, not reverse)
+
+
+@pytest.fixture(params=DIALLED)
+def run_dialled(request: pytest.FixtureRequest) -> Run:
+    return run_with(request.param, True)
+
+
+@pytest.fixture(params=DIALLED)
+def run_reverse(request: pytest.FixtureRequest) -> Run:
+    return run_with(request.param, False)
 
 
 def test_a_call_is_answered_and_its_sender_known(run) -> None:
@@ -158,7 +195,7 @@ def test_a_closed_peer_is_unreachable(run) -> None:
     run(body)
 
 
-def test_an_unknown_peer_and_one_without_endpoints_are_unreachable(run) -> None:
+def test_an_unknown_peer_and_one_without_endpoints_are_unreachable(run_dialled) -> None:
     async def body(pair: Pair) -> None:
         with pytest.raises(PeerUnreachable, match="no contact"):
             await pair.a.call("z" * 32, b"hello", 5)
@@ -166,7 +203,7 @@ def test_an_unknown_peer_and_one_without_endpoints_are_unreachable(run) -> None:
         with pytest.raises(PeerUnreachable, match="cannot be dialled"):
             await pair.a.call(pair.peer_b, b"hello", 5)
 
-    run(body)
+    run_dialled(body)
 
 
 def test_calls_in_flight_end_at_once_when_the_peer_goes(run) -> None:
@@ -277,7 +314,7 @@ def test_bytes_are_counted_both_ways(run) -> None:
     run(body)
 
 
-def test_a_new_contact_replaces_the_former_and_the_same_one_changes_nothing(run) -> None:
+def test_a_new_contact_replaces_the_former_and_the_same_one_changes_nothing(run_dialled) -> None:
     async def body(pair: Pair) -> None:
         call = asyncio.create_task(pair.a.call(pair.peer_b, b"pause", 5))
         await asyncio.sleep(0.02)
@@ -293,7 +330,7 @@ def test_a_new_contact_replaces_the_former_and_the_same_one_changes_nothing(run)
         with pytest.raises(PeerUnreachable):
             await pair.a.call(pair.peer_b, b"hello", 5)
 
-    run(body)
+    run_dialled(body)
 
 
 def test_only_peer_errors_come_out(run) -> None:
@@ -303,3 +340,70 @@ def test_only_peer_errors_come_out(run) -> None:
                 await pair.a.call(pair.peer_b, request, 5)
 
     run(body)
+
+
+def test_a_slow_reader_holds_the_sender_back(run) -> None:
+    async def body(pair: Pair) -> None:
+        frames = pair.a.pull(pair.peer_b, b"full 1000", 5)
+        assert await anext(frames)
+        await asyncio.sleep(0.5)
+        assert pair.echo.num_frames_sent < 200
+        await frames.aclose()
+
+    run(body)
+
+
+# -- peers that cannot be dialled ---------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_cannot_be_dialled_is_reached_again_when_its_connection_broke(run_reverse) -> None:
+    async def body(pair: Pair) -> None:
+        assert await pair.a.call(pair.peer_b, b"hello", 5)
+        await pair.restart_a()
+        deadline_s = asyncio.get_running_loop().time() + 15
+        while True:
+            try:
+                assert await pair.a.call(pair.peer_b, b"again", 5) == pair.peer_a.encode() + b" again"
+                break
+            except PeerUnreachable as error:
+                assert asyncio.get_running_loop().time() < deadline_s, error
+                await asyncio.sleep(0.05)
+        while True:
+            try:
+                assert len(await pair.pulled(b"count 3")) == 3
+                break
+            except PeerUnreachable as error:
+                assert asyncio.get_running_loop().time() < deadline_s, error
+                await asyncio.sleep(0.05)
+
+    run_reverse(body)
+
+
+def test_two_peers_that_cannot_be_dialled_never_reach_each_other(run_reverse) -> None:
+    async def body(pair: Pair) -> None:
+        if isinstance(pair.b, GrpcTransport):
+            identity = Identity.create()
+            material = tls_material(identity, RUN_ID, TOKEN)
+            other: Transport = await GrpcTransport.start(identity.peer, Echo(), material, host="127.0.0.1", port=0, dialable=False)
+        else:
+            other = MemoryTransport(pair.b._network, "c" * 32, Echo(), None, False)
+        other.connect(Contact(pair.peer_b, ()))
+        pair.b.connect(Contact(other.peer, ()))
+        for asker, asked in ((other, pair.peer_b), (pair.b, other.peer)):
+            with pytest.raises(PeerUnreachable, match="cannot be dialled"):
+                await asker.call(asked, b"hello", 5)
+            with pytest.raises(PeerUnreachable, match="cannot be dialled"):
+                _ = [frame async for frame in asker.pull(asked, b"count 1", 5)]
+        await other.close()
+
+    run_reverse(body)
+
+
+def test_a_peer_that_cannot_be_dialled_and_is_gone_holds_no_connection(run_reverse) -> None:
+    async def body(pair: Pair) -> None:
+        await pair.b.close()
+        await asyncio.sleep(0.1)
+        with pytest.raises(PeerUnreachable, match="holds no connection"):
+            await pair.a.call(pair.peer_b, b"hello", 5)
+
+    run_reverse(body)

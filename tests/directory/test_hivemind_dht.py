@@ -106,3 +106,32 @@ def test_a_cancelled_start_leaves_no_p2pd() -> None:
 
     asyncio.run(main())
     assert num_p2pd() == 0
+
+
+def test_a_client_finds_and_is_found_but_serves_nobody() -> None:
+    async def main() -> None:
+        rendezvous = await BootstrapNode.start()
+        run_id, signers = b"r" * 16, [Identity.create(), Identity.create()]
+        full = await HivemindDirectory.start(run_id, rendezvous.addresses()[:1])
+        client = await HivemindDirectory.start(run_id, rendezvous.addresses()[:1], client=True)
+        try:
+            assert client.addresses() == () and full.addresses()
+            for directory, signer in ((full, signers[0]), (client, signers[1])):
+                record = swarm_pb2.Record(peer=signer.peer, sequence=1).SerializeToString()
+                await directory.announce(sign(signer, b"decentra/record", record))
+            peers = {signer.peer for signer in signers}
+            assert set(await full.records()) == set(await client.records()) == peers
+            served = client._node._p2p.peer_id
+            assert served not in rendezvous.dht.protocol.routing_table.peer_id_to_uid
+            assert full._node._p2p.peer_id in rendezvous.dht.protocol.routing_table.peer_id_to_uid
+        finally:
+            for node in (client, full, rendezvous):
+                await node.close()
+
+    asyncio.run(main())
+    assert num_p2pd() == 0
+
+
+def test_a_client_cannot_be_the_first_node() -> None:
+    with pytest.raises(SetupError, match="cannot be the first"):
+        asyncio.run(BootstrapNode.start(client=True))

@@ -64,6 +64,7 @@ class CheapTrainer:
         self.local = torch.zeros_like(anchor)
         self.step_s = step_s
         self.stalled_until_s = 0.0
+        self.spoiled_sync = -1
         self.abandoned = 0
         self._anchor, self._number, self._progress = anchor, number, (0, 0)
 
@@ -82,6 +83,8 @@ class CheapTrainer:
             self._progress = (0, 0)
         generator = torch.Generator().manual_seed(1000 * plan.sync + self._number + 7919 * plan.lease[0][0])
         self.local.copy_(start + torch.randn(start.shape, generator=generator))
+        if plan.sync == self.spoiled_sync:
+            self.local[0] = float("nan")
         samples = steps * BATCH_SAMPLES
         return SlotResult(plan.sync, steps, samples, samples * 128, 1.0, steps * self.step_s)
 
@@ -104,6 +107,7 @@ class Node:
     trainer: CheapTrainer | None = None
     task: asyncio.Task[None] | None = None
     booting: asyncio.Task[None] | None = None
+    dialable: bool = True
     gone: bool = False
     """Left, or lost with its files: it will not come back as who it was."""
 

@@ -15,7 +15,7 @@ import torch
 from machines import CHUNKS, DELAY_S, RATE_BYTES_PER_S, STEP_S, CheapTrainer, Node, copied, small_blocks
 
 from decentra import build
-from decentra.config import OuterConfig, RunConfig
+from decentra.config import CodecConfig, OuterConfig, RunConfig
 from decentra.directory.memory import MemoryBoard, MemoryDirectory
 from decentra.errors import PeerError, RefusedError
 from decentra.identity.keys import Identity
@@ -49,6 +49,7 @@ class Swarm:
     snapshot_every: int = 8
     rate: float = RATE_BYTES_PER_S
     work_s: float = 0.002
+    codec: CodecConfig = field(default_factory=CodecConfig)
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
     board: MemoryBoard = field(default_factory=MemoryBoard)
     nodes: list[Node] = field(default_factory=list)
@@ -68,10 +69,10 @@ class Swarm:
     def say(self, text: str) -> None:
         self.trace.append(f"{self.now():9.3f} {text}")
 
-    def new_node(self, step_s: float = STEP_S) -> Node:
+    def new_node(self, step_s: float = STEP_S, dialable: bool = True) -> Node:
         number = len(self.nodes)
         identity = Identity.from_seed(digest("test/identity", f"{self.seed}/{number}".encode()))
-        node = Node(number, identity, MemoryFiles(), step_s)
+        node = Node(number, identity, MemoryFiles(), step_s, dialable=dialable)
         self.nodes.append(node)
         return node
 
@@ -79,7 +80,7 @@ class Swarm:
         node.boots += 1
         rng = random.Random(f"{self.seed}/{node.number}/{node.boots}")
         server = Server()
-        node.transport = MemoryTransport(self.network, node.peer, server, Shaper.of_link(self.rate, DELAY_S))
+        node.transport = MemoryTransport(self.network, node.peer, server, Shaper.of_link(self.rate, DELAY_S), node.dialable)
         ports = Ports(
             transport=node.transport,
             directory=MemoryDirectory(self.board),
@@ -97,14 +98,15 @@ class Swarm:
         assert self.run is not None
         node.trainer = CheapTrainer(tensors.anchor, node.number, node.step_s)
         ports.trainer = node.trainer
-        me = announced(node.peer, ports.store.incarnation, True, self.run)
+        me = announced(node.peer, ports.store.incarnation, node.dialable, self.run)
         node.member = Member(self.run, ports, reached.state, reached.state_hash, tensors, me)
         server.member = node.member
         node.task = asyncio.ensure_future(life.live(node.member))
 
     def _record(self, node: Node, ports: Ports) -> bytes:
         assert self.run is not None
-        record = swarm_pb2.Record(run_id=self.run.run_id, peer=node.peer, sequence=node.boots, endpoints=["memory"])
+        places = ["memory"] if node.dialable else []
+        record = swarm_pb2.Record(run_id=self.run.run_id, peer=node.peer, sequence=node.boots, endpoints=places)
         return ports.signer.sign(records.DOMAIN_RECORD, record.SerializeToString())
 
     async def found(self, step_s: float = STEP_S) -> Node:
@@ -117,6 +119,7 @@ class Swarm:
             stop_syncs=self.stop_syncs,
             snapshot_every=self.snapshot_every,
             outer=OuterConfig(inner_steps=10),
+            codec=self.codec,
         )
         layout = Layout.of((f"w{i}", (4096 - i,)) for i in range(CHUNKS))
         tensors = empty_tensors(layout)

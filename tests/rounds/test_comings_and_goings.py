@@ -6,6 +6,7 @@ import pytest
 from stories import follower, swarm_of
 
 from decentra.ledger import intervals
+from decentra.rounds import exchange
 
 LIMIT_S = 400.0
 
@@ -197,3 +198,26 @@ def test_a_swarm_that_loses_its_power_after_offering_goes_on(count):
         await swarm.finish(LIMIT_S)
 
     swarm_of(count, story)
+
+
+def test_in_long_slots_members_speak_seldom_and_a_silent_one_is_still_noticed(monkeypatch):
+    spoken = []
+    hear = exchange.hear
+    monkeypatch.setattr(exchange, "hear", lambda member, sender, *rest: (spoken.append(sender), hear(member, sender, *rest)))
+
+    async def story(swarm):
+        for node in swarm.live():
+            node.trainer.step_s = 60.0
+        sync = swarm.newest().state.sync + 1
+        await swarm.until(lambda: swarm.newest().state.sync == sync, 900)
+        spoken.clear()
+        await swarm.until(lambda: swarm.newest().state.sync == sync + 1, 900)
+        assert len(spoken) < 3 * 500, "600 s at four a second would be 2400 each"
+        leader = swarm.leader() or await swarm.when_leader("offers")
+        victim = follower(swarm, leader)
+        swarm.isolate(victim)
+        await swarm.until(lambda: victim.peer not in leader.member.heard() or not leader.member.leading, 300, "it is missed")
+        swarm.heal()
+        await swarm.finish(20_000)
+
+    swarm_of(3, story, stop_syncs=5)

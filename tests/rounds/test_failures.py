@@ -70,7 +70,7 @@ def test_when_an_owner_dies_before_its_blob_is_held_its_parts_go_to_others():
         swarm.kill(victim)
         await swarm.until(lambda: swarm.newest().state.sync > sync)
         report = next(h for h in swarm.newest().history if h.entry == r)
-        assert report.attempts > 1 and swarm.entry(r).sync == sync
+        assert report.attempts == 1 and swarm.entry(r).sync == sync
         await swarm.finish(LIMIT_S)
 
     swarm_of(5, story)
@@ -164,7 +164,8 @@ def test_a_voter_that_restarts_still_shows_what_it_accepted():
 def test_a_restarted_leader_uses_only_a_higher_attempt():
     async def story(swarm):
         leader, r, _ = await due(swarm, "votes")
-        await swarm.until(lambda: (v := leader.member.ports.store.vote).r == r and v.proposed == 0, step_s=0.001)
+        store = leader.member.ports.store
+        await swarm.until(lambda: store.vote.r == r and store.vote.proposed == 0, step_s=0.001)
         entry = leader.member.ports.store.vote.accepted_entry
         swarm.isolate(leader)
         swarm.kill(leader)
@@ -173,6 +174,55 @@ def test_a_restarted_leader_uses_only_a_higher_attempt():
         assert leader.member.vote().proposed == 0 and leader.member.vote().accepted_entry == entry
         swarm.heal()
         await swarm.until(lambda: swarm.newest().state.r > r)
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(3, story)
+
+
+def test_a_part_that_cannot_travel_directly_goes_through_a_member_both_ends_reach():
+    async def story(swarm):
+        owner = next(n for n in swarm.live() if n.peer in [p.owner for p in swarm.newest().state.parts])
+        sender = next(n for n in swarm.live() if n is not owner and not n.member.leading)
+        swarm.cut(sender, owner)
+        sync = swarm.newest().state.sync + 1
+        await swarm.until(lambda: swarm.newest().state.sync > sync + 2)
+        both = [s for s in range(sync, sync + 3) if {sender.name, owner.name} <= set(swarm.counted(s))]
+        assert both, "no sync counts both ends of the broken link"
+        swarm.heal()
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(4, story)
+
+
+def test_an_owner_that_always_fails_loses_its_parts_in_the_same_attempt(monkeypatch):
+    async def story(swarm):
+        leader = await swarm.when_leader("offers")
+        r = leader.member.state.r
+        victim = next(n for n in swarm.live() if n is not leader and n.peer in [p.owner for p in leader.member.state.parts])
+        monkeypatch.setattr(type(victim.member.parts), "packed", refusing(victim.member.parts, type(victim.member.parts).packed))
+        await swarm.until(lambda: swarm.newest().state.r > r)
+        assert swarm.entry(r).sync is not None
+        assert next(h for h in leader.member.history if h.entry == r).attempts == 1
+        await swarm.finish(LIMIT_S)
+
+    def refusing(broken, packed):
+        def answer(self, *arguments):
+            if self is broken:
+                raise KeyError("lost")
+            return packed(self, *arguments)
+
+        return answer
+
+    swarm_of(4, story)
+
+
+def test_a_sync_that_nobody_can_offer_for_is_skipped():
+    async def story(swarm):
+        sync = swarm.newest().state.sync + 1
+        for node in swarm.live():
+            node.trainer.spoiled_sync = sync
+        await swarm.until(lambda: swarm.newest().state.sync > sync + 1, 120)
+        assert swarm.counted(sync) == [] and len(swarm.counted(sync + 1)) == 3
         await swarm.finish(LIMIT_S)
 
     swarm_of(3, story)

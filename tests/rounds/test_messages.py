@@ -56,7 +56,7 @@ def test_a_second_root_a_late_offer_and_a_strangers_are_refused_and_a_resend_is_
     async def story(swarm):
         member, peer = await has_offered(swarm, 1), swarm.nodes[2].peer
         own = member.own
-        await refused(member.call(peer, again(member, own, weight_tokens=own.weight_tokens + 1), 5.0), "second root", member.peer[:8])
+        await refused(member.call(peer, again(member, own, num_steps=own.num_steps + 1), 5.0), "second root", member.peer[:8])
         await refused(member.call(peer, again(member, own, sync=own.sync - 1), 5.0), f"it is for sync {own.sync - 1}")
         await refused(member.call(peer, again(member, own, incarnation=5), 5.0), "another incarnation")
         await refused(member.call(peer, again(member, own, claim=((5, 9),)), 5.0), "prefix")
@@ -75,7 +75,6 @@ def test_what_cannot_be_read_is_refused_and_is_no_internal_error():
         await refused(transport.call(peer, b"\xff\xff garbage", 5.0), "")
         for broken in (
             rounds_pb2.Request(commit=swarm_pb2.CertifiedEntry(entry=b"\xff\xff", certificate=b"x")),
-            rounds_pb2.Request(proposal=rounds_pb2.Proposal(r=member.state.r, ballot=0, entry=b"\xff\xff")),
             rounds_pb2.Request(heartbeat=rounds_pb2.Heartbeat(r=member.state.r, state_hash=member.hash)),
             rounds_pb2.Request(offer=rounds_pb2.Offer()),
         ):

@@ -7,24 +7,33 @@ import dataclasses
 import pytest
 
 from decentra.ledger.state import Member, Part, State
-from decentra.rounds.offers import STRAGGLER_FLOOR_S, Offer, OfferBook, close_deadline_s, half_offered, held_everywhere, offer_fault
+from decentra.rounds.offers import (
+    STRAGGLER_FLOOR_S,
+    Offer,
+    OfferBook,
+    close_deadline_s,
+    half_offered,
+    heartbeat_period_s,
+    held_everywhere,
+    offer_fault,
+)
 
 STATE = State(
     r=9, sync=4, lineage="", tokens=0, tokens_last_sync=0, members=(Member("alice", 3, True, 4), Member("bob", 1, True, 4)),
     leases={"alice": ((0, 8), (20, 24))}, fresh_sample=24, pool=(), parts=(), roots=(("", ""),),
 )  # fmt: skip
 OFFER = Offer(
-    signed=b"s", root=b"root", sync=4, fragment=0, sender="alice", incarnation=3, base_sync=3, weight_tokens=100, num_steps=2,
+    signed=b"s", root=b"root", sync=4, fragment=0, sender="alice", incarnation=3, base_sync=3, weight_tokens=256, num_steps=2,
     claim=((0, 8),), codec="int8", num_chunks=5, blocks_digest=b"d", lineage="",
 )  # fmt: skip
 
 
 def fault(state: State = STATE, **change: object) -> str:
-    return offer_fault(dataclasses.replace(OFFER, **change), state, 1, 5, "int8")
+    return offer_fault(dataclasses.replace(OFFER, **change), state, 1, 5, "int8", 32)
 
 
 def test_a_fitting_offer_has_no_fault() -> None:
-    assert fault() == "" == fault(claim=((0, 3),)) == fault(claim=((0, 8), (20, 24))) == fault(claim=())
+    assert fault() == "" == fault(claim=((0, 3),), weight_tokens=96) == fault(claim=((0, 8), (20, 24)), weight_tokens=384)
     assert fault(dataclasses.replace(STATE, sync=0), sync=0, base_sync=-1) == ""
 
 
@@ -40,10 +49,14 @@ def test_a_fitting_offer_has_no_fault() -> None:
         ({"base_sync": 2}, "its base is sync 2, not 3"),
         ({"codec": "fp32"}, "chunks of fp32"),
         ({"num_chunks": 4}, "4 chunks"),
-        ({"weight_tokens": 0}, "weight 0 is impossible"),
-        ({"weight_tokens": -5}, "weight -5 is impossible"),
-        ({"weight_tokens": 1 << 48}, "is impossible"),
-        ({"num_steps": 0}, "is impossible"),
+        ({"weight_tokens": 0}, "weight 0 is not that of 8 samples of 32 tokens"),
+        ({"weight_tokens": -256}, "weight -256 is not that"),
+        ({"weight_tokens": 257}, "weight 257 is not that"),
+        ({"weight_tokens": 0, "claim": ()}, "weight 0 is not that of 0 samples"),
+        ({"num_steps": 0}, "it took 0 steps"),
+        ({"num_steps": 1 << 32}, "it took 4294967296 steps"),
+        ({"claim": ((0, 8),) * 3}, "not a prefix of its lease"),
+        ({"claim": ((8, 0),)}, "not a prefix of its lease"),
         ({"claim": ((1, 4),)}, "not a prefix of its lease"),
         ({"claim": ((0, 9),)}, "not a prefix of its lease"),
         ({"sender": "bob", "incarnation": 1, "claim": ((0, 1),)}, "not a prefix of its lease"),
@@ -82,3 +95,9 @@ def test_stragglers_get_as_long_again_as_the_first_half_took_and_twice_that_each
     assert close_deadline_s(100.0, 140.0, 1) == 220.0
     assert close_deadline_s(100.0, 140.0, 4) == close_deadline_s(100.0, 140.0, 9) == 140.0 + 16 * 40.0
     assert close_deadline_s(100.0, 100.5, 0) == 100.5 + STRAGGLER_FLOOR_S
+
+
+def test_members_speak_fifty_times_in_what_a_phase_still_takes_and_ever_more_often_towards_its_end() -> None:
+    assert heartbeat_period_s(100.0, [(5, 10), (2, 10)]) == 100.0 * 8 / 2 / 50
+    assert heartbeat_period_s(495.0, [(99, 100)]) == 5.0 / 50
+    assert heartbeat_period_s(100.0, []) == heartbeat_period_s(100.0, [(0, 10), (10, 10), (0, 0), (12, 10)]) == 0.0

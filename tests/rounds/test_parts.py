@@ -8,14 +8,15 @@ from decentra import build
 from decentra.codec.base import encode
 from decentra.ledger.chain import bytes_block, tree
 from decentra.ledger.state import Part
+from decentra.rounds.contribution import cut
 from decentra.rounds.offers import Offer
-from decentra.rounds.parts import HeldContribution, PartStore, cut, own_contribution
+from decentra.rounds.parts import HeldContribution, PartStore
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS
 
 OFFER = Offer(b"s", b"root", 4, 0, "alice", 3, 3, 100, 2, (), "int8", 3 * BLOCK_CHUNKS, b"d", "")
 
 
-def store_with(blocks: dict[int, bytes]) -> PartStore:
+def store_with(blocks: dict[int, bytes | memoryview]) -> PartStore:
     return PartStore({OFFER.root: HeldContribution(OFFER, (), blocks)})
 
 
@@ -39,9 +40,8 @@ def test_blocks_put_together_are_the_rows_that_were_cut() -> None:
     codec = build.codecs()["int8"]
     rows = 2 * BLOCK_CHUNKS + 5
     packed = encode(codec, torch.randn(rows * CHUNK_ELEMENTS, generator=torch.Generator().manual_seed(0)))
-    blocks = cut(packed)
+    blocks, digests, root = cut(packed)
     store = store_with(dict(enumerate(blocks)))
     assert torch.equal(store.packed({b"root": "alice"}, Part(0, 3, "x"), codec)["alice"], packed)
     assert torch.equal(store.packed({b"root": "alice"}, Part(1, 1, "x"), codec)["alice"], packed[BLOCK_CHUNKS : 2 * BLOCK_CHUNKS])
-    digests, root = own_contribution(blocks)
     assert digests == tuple(map(bytes_block, blocks)) and root == tree(digests)

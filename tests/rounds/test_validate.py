@@ -14,6 +14,7 @@ from decentra.ledger.apply import Machine, apply, initial_state, packed_tensor
 from decentra.ledger.entry import Counted, Entry, Sum, Term
 from decentra.ledger.state import Member, OuterTensors, Part, State
 from decentra.ledger.store import object_digest
+from decentra.outer.average import coefficient_bits
 from decentra.outer.layout import Layout
 from decentra.rounds.leases import settle
 from decentra.rounds.validate import entry_fault
@@ -24,7 +25,8 @@ CHUNKS = BLOCK_CHUNKS + 1
 LAYOUT = Layout.of([("weight", (CHUNKS, CHUNK_ELEMENTS))])
 MACHINE: Machine = build.machine(RunConfig(codec=CodecConfig(up="int8", down="int8")), LAYOUT)
 ONE = struct.unpack("<I", struct.pack("<f", 1.0))[0]
-NAN, INFINITY = 0x7FC00000, 0x7F800000
+NAN, INFINITY, HALF = 0x7FC00000, 0x7F800000, 0x3F000000
+CONTEXT = MACHINE.tokens_a_sample
 BLOBS = [bytes(rows * build.codecs()["int8"].chunk_bytes) for rows in (BLOCK_CHUNKS, 1)]
 
 
@@ -50,8 +52,8 @@ STATE = state_with((member("alice"), member("bob", 4), member("carol", dialable=
 def entry_of(state: State = STATE, **change: object) -> Entry:
     """An entry that counts alice and bob, removes dave and admits erin; `change` is made after the leases are settled."""
     counted = (
-        Counted("alice", 1, b"root a", 400, 2, ((0, 8),), 2),
-        Counted("bob", 4, b"root b", 200, 1, ((8, 12),), 2),
+        Counted("alice", 1, b"a" * 32, 8 * CONTEXT, 2, ((0, 8),), 2),
+        Counted("bob", 4, b"b" * 32, 4 * CONTEXT, 1, ((8, 12),), 2),
     )
     following = (*(m for m in state.members if m.peer != "dave"), member("erin"))
     settled = settle(state, {c.sender: c.claim for c in counted}, ("dave",), following)
@@ -86,7 +88,7 @@ def test_a_good_entry_passes_and_can_be_applied() -> None:
     assert fault(GOOD) == ""
     blobs = {object_digest(blob): blob for blob in BLOBS}
     after = apply(MACHINE, STATE, tensors(), GOOD, blobs.__getitem__)
-    assert after.peers() == ("alice", "bob", "carol", "erin") and (after.r, after.sync, after.tokens) == (7, 4, 600)
+    assert after.peers() == ("alice", "bob", "carol", "erin") and (after.r, after.sync, after.tokens) == (7, 4, 12 * CONTEXT)
     assert [m.last_claim_samples for m in after.members] == [8, 4, 0, 0]
     assert after.member("erin").first_sync == 4  # type: ignore[union-attr]
 
@@ -109,26 +111,38 @@ TAMPERED = [
     ({"sync": None}, "an entry without sync counts contributions"),
     ({"sync": 4}, "it counts sync 4 of fragment 0, due is 3"),
     ({"fragment": 1}, "it counts sync 3 of fragment 1, due is 3"),
-    ({"counted": ()}, "its contributions are none, doubled or out of order"),
-    ({"counted": GOOD.counted[::-1]}, "its contributions are none, doubled or out of order"),
-    ({"counted": (GOOD.counted[0], *GOOD.counted)}, "its contributions are none, doubled or out of order"),
+    ({"counted": ()}, "it adds blobs that no contribution stands behind"),
+    ({"counted": GOOD.counted[::-1]}, "its contributions are doubled or out of order"),
+    ({"counted": (GOOD.counted[0], *GOOD.counted)}, "its contributions are doubled or out of order"),
     ({"counted": counted(sender="aaron")}, "aaron is not in the view with this incarnation"),
     ({"counted": counted(incarnation=2)}, "alice is not in the view with this incarnation"),
     ({"counted": counted(weight_tokens=0)}, "alice weighs 0 on base 2"),
-    ({"counted": counted(weight_tokens=1 << 48)}, "alice weighs"),
-    ({"counted": counted(base_sync=1)}, "alice weighs 400 on base 1"),
+    ({"counted": counted(weight_tokens=8 * CONTEXT + 1)}, "alice weighs 1025 on base 2, not 1024 on 2"),
+    ({"counted": counted(weight_tokens=-8 * CONTEXT)}, "alice weighs"),
+    ({"counted": counted(base_sync=1)}, "alice weighs 1024 on base 1, not 1024 on 2"),
+    ({"counted": counted(claim=(), weight_tokens=0)}, "alice weighs 0 on base 2"),
+    ({"counted": counted(root=b"short")}, "the root of alice is none"),
+    ({"counted": counted(num_steps=1 << 63)}, "it took 9223372036854775808 steps"),
     ({"counted": counted(claim=((1, 9),))}, "the claim of alice is not a prefix of its lease"),
     ({"counted": counted(claim=((8, 16),))}, "the claim of alice is not a prefix of its lease"),
     ({"counted": counted(claim=((0, 9),))}, "the claim of alice is not a prefix of its lease"),
-    ({"counted": counted(claim=((0, 4),))}, "its returns or grants are not what the lease rule gives"),
-    ({"sums": sums(codec="int3")}, "a sum uses codec 'int3' or has no terms"),
-    ({"sums": sums(terms=())}, "a sum uses codec 'int8' or has no terms"),
-    ({"sums": sums(terms=(Term(b"x", NAN),))}, "a sum has a coefficient that is not finite"),
-    ({"sums": sums(terms=(Term(b"x", INFINITY),))}, "a sum has a coefficient that is not finite"),
+    ({"counted": counted(claim=((0, 4),), weight_tokens=4 * CONTEXT)}, "its returns or grants are not what the lease rule gives"),
+    ({"sums": sums(codec="int3")}, "a sum of 'int3' does not weigh its 1 terms"),
+    ({"sums": sums(codec="fp32")}, "a sum of 'fp32' does not weigh its 1 terms"),
+    ({"sums": sums(terms=())}, "a sum of 'int8' does not weigh its 0 terms"),
+    ({"sums": sums(terms=GOOD.sums[0].terms * 2)}, "a sum of 'int8' does not weigh its 2 terms"),
+    ({"sums": sums(terms=(Term(b"x" * 32, NAN),))}, "a sum of 'int8' does not weigh its 1 terms"),
+    ({"sums": sums(terms=(Term(b"x" * 32, INFINITY),))}, "a sum of 'int8' does not weigh its 1 terms"),
+    ({"sums": sums(terms=(Term(b"x" * 32, HALF),))}, "a sum of 'int8' does not weigh its 1 terms"),
+    ({"sums": sums(terms=(Term(b"x", ONE),))}, "names no blob"),
     ({"sums": GOOD.sums[::-1]}, "its sums do not tile the fragment"),
     ({"sums": sums(num_blocks=0)}, "its sums do not tile the fragment"),
     ({"sums": GOOD.sums[:1]}, "its sums cover 1 of 2 blocks"),
     ({"sums": ()}, "its sums cover 0 of 2 blocks"),
+    ({"admitted": (dataclasses.replace(member("erin"), announced_samples=1 << 63),)}, "erin announces 9223372036854775808 samples a sync"),
+    ({"admitted": (dataclasses.replace(member("erin"), announced_samples=0),)}, "erin announces 0 samples a sync"),
+    ({"admitted": (dataclasses.replace(member("erin"), up_bytes_per_s=1 << 63),)}, "erin announces 9223372036854775808 bytes/s up"),
+    ({"admitted": (dataclasses.replace(member("erin"), incarnation=1 << 63),)}, "erin announces incarnation"),
     ({"admitted": (member("erin"), member("erin"))}, "it admits a member twice"),
     ({"admitted": (member("bob", 5),)}, "it admits a member twice"),
     ({"removed": ("dave", "zoe")}, "it removes who is not there"),
@@ -191,3 +205,37 @@ def test_whatever_passes_can_be_applied_or_names_a_blob_of_another_size() -> Non
     with pytest.raises(KeyError):
         apply(MACHINE, STATE, after, GOOD, {}.__getitem__)
     assert torch.equal(before.anchor, after.anchor) and torch.equal(before.momentum, after.momentum)
+
+
+GATHERED = dataclasses.replace(MACHINE, gather=True)
+SHARES = tuple(coefficient_bits(c.weight_tokens, sum(x.weight_tokens for x in GOOD.counted)) for c in GOOD.counted)
+
+
+def gathered(*bits: int, first_block: int = 0, num_blocks: int = 2) -> tuple[Sum, ...]:
+    return (Sum(first_block, num_blocks, "int8", tuple(Term(bytes([n]) * 32, each) for n, each in enumerate(bits))),)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (gathered(*SHARES), ""),
+        (gathered(*SHARES[::-1]), "does not weigh its 2 terms"),
+        (gathered(SHARES[0]), "does not weigh its 1 terms"),
+        (gathered(ONE, ONE), "does not weigh its 2 terms"),
+        (GOOD.sums, "does not weigh its 1 terms"),
+        (gathered(*SHARES, num_blocks=1), "its sums cover 1 of 2 blocks"),
+    ],
+)
+def test_what_is_gathered_is_weighed_as_the_contributions_weigh(found: tuple[Sum, ...], reason: str) -> None:
+    verdict = entry_fault(RUN_ID, GATHERED, STATE, HASH, dataclasses.replace(GOOD, sums=found))
+    assert verdict == "" if not reason else reason in verdict
+
+
+def test_a_sync_that_nobody_offers_for_may_be_skipped() -> None:
+    settled = settle(STATE, {}, ("dave",), (*STATE.members[:3], member("erin")))
+    skipped = entry_of(counted=(), sums=(), returned=settled.returned, granted=settled.granted)
+    assert fault(skipped) == ""
+    moved = tensors()
+    after = apply(MACHINE, STATE, moved, skipped, lambda name: b"")
+    assert (after.sync, after.tokens, after.roots) == (STATE.sync + 1, STATE.tokens, STATE.roots)
+    assert after.tokens_last_sync == STATE.tokens_last_sync and torch.equal(moved.anchor, tensors().anchor)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentra.ledger.state import Member, State, next_members
-from decentra.rounds.view import admissible, is_quorum, leader_order, next_view_stands, overdue
+from decentra.rounds.view import admissible, announcement_fault, is_quorum, leader_order, next_view_stands, overdue
 
 
 def view(*names: str, dialable: str | None = None) -> tuple[Member, ...]:
@@ -118,3 +120,20 @@ def test_a_quorum_of_this_view_that_stays_can_always_go_on(staying: list[str], d
     admitted = admissible(left, heard, view("n1", "n2", "n3"))
     following = next_members(state, True, tuple(heard), removed, admitted, 1)
     assert is_quorum(following, heard), "the heard are no quorum of the next view"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"announced_samples": 0}, "announces 0 samples a sync"),
+        ({"announced_samples": (1 << 24) + 1}, "announces 16777217 samples a sync"),
+        ({"announced_samples": 1 << 63}, "announces 9223372036854775808 samples a sync"),
+        ({"up_bytes_per_s": 1 << 63}, "announces 9223372036854775808 bytes/s up"),
+        ({"down_bytes_per_s": (1 << 40) + 1}, "and 1099511627777 down"),
+        ({"incarnation": 1 << 63}, "announces incarnation 9223372036854775808"),
+    ],
+)
+def test_who_announces_absurd_numbers_may_be_no_member(change: dict[str, int], words: str) -> None:
+    alice = Member("alice", 1, True, 4)
+    assert announcement_fault(alice) == ""
+    assert words in announcement_fault(dataclasses.replace(alice, **change))  # type: ignore[arg-type]

@@ -87,7 +87,8 @@ def test_the_late_joiner_is_counted_from_the_sync_after_its_admission(storm: Clu
     counted = [e.sync for e in entries if late in {c.sender for c in e.counted}]
     due = next(e.sync for e in entries if e.r > admitted.r and e.sync is not None)
     assert counted and counted[0] == due + (admitted.sync is None)
-    assert counted == [e.sync for e in entries if e.sync is not None and e.sync >= counted[0] and e.r > admitted.r]
+    left = next((e.r for e in entries if late in e.removed), entries[-1].r + 1)
+    assert counted == [e.sync for e in entries if e.sync is not None and e.sync >= counted[0] and admitted.r < e.r < left]
 
 
 def test_the_killed_leaders_lease_returns_to_the_pool_when_it_leaves_the_view_and_is_trained_by_others(storm: Cluster) -> None:

@@ -15,7 +15,7 @@ class Frame(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("run_id", "hello", "heartbeat", "offer", "close", "prepare", "proposal", "commit", "head", "entries", "records", "status", "lineage")
+    __slots__ = ("run_id", "hello", "heartbeat", "offer", "close", "prepare", "proposal", "commit", "head", "entries", "records", "status", "probe", "lineage")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Request(_message.Message):
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     hello: Hello
@@ -41,11 +42,12 @@ class Request(_message.Message):
     entries: _state_pb2.EntriesQuery
     records: Records
     status: StatusQuery
+    probe: Probe
     lineage: bytes
-    def __init__(self, run_id: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., proposal: _Optional[_Union[Proposal, _Mapping]] = ..., commit: _Optional[_Union[_swarm_pb2.CertifiedEntry, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.HeadQuery, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.EntriesQuery, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[StatusQuery, _Mapping]] = ..., lineage: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, run_id: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., proposal: _Optional[_Union[Proposal, _Mapping]] = ..., commit: _Optional[_Union[_swarm_pb2.CertifiedEntry, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.HeadQuery, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.EntriesQuery, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[StatusQuery, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., lineage: _Optional[bytes] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("welcome", "heartbeat", "done", "report", "promise", "accept", "head", "entries", "records", "status")
+    __slots__ = ("welcome", "heartbeat", "done", "report", "promise", "accept", "head", "entries", "records", "status", "probed")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +58,7 @@ class Reply(_message.Message):
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    PROBED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     heartbeat: HeartbeatReply
     done: Done
@@ -66,7 +69,8 @@ class Reply(_message.Message):
     entries: _state_pb2.Entries
     records: Records
     status: Status
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[HeartbeatReply, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., accept: _Optional[_Union[Accept, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.Head, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.Entries, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+    probed: Probed
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., heartbeat: _Optional[_Union[HeartbeatReply, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., accept: _Optional[_Union[Accept, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.Head, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.Entries, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., probed: _Optional[_Union[Probed, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "golden_digest", "run_config", "token", "record")
@@ -117,7 +121,7 @@ class Heartbeat(_message.Message):
     def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., member: _Optional[_Union[_swarm_pb2.Member, _Mapping]] = ..., newcomer: _Optional[bool] = ..., leaving: _Optional[bool] = ..., held: _Optional[_Iterable[bytes]] = ..., steps_done: _Optional[int] = ..., num_steps: _Optional[int] = ..., offer: _Optional[_Union[_swarm_pb2.Signed, _Mapping]] = ..., sits_out: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("r", "attempt", "heard", "phase", "waiting", "over", "offers", "state_hash")
+    __slots__ = ("r", "attempt", "heard", "phase", "waiting", "over", "offers", "period_s", "state_hash")
     R_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     HEARD_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +129,7 @@ class HeartbeatReply(_message.Message):
     WAITING_FIELD_NUMBER: _ClassVar[int]
     OVER_FIELD_NUMBER: _ClassVar[int]
     OFFERS_FIELD_NUMBER: _ClassVar[int]
+    PERIOD_S_FIELD_NUMBER: _ClassVar[int]
     STATE_HASH_FIELD_NUMBER: _ClassVar[int]
     r: int
     attempt: int
@@ -133,8 +138,9 @@ class HeartbeatReply(_message.Message):
     waiting: bool
     over: bool
     offers: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Signed]
+    period_s: float
     state_hash: bytes
-    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., heard: _Optional[_Iterable[str]] = ..., phase: _Optional[str] = ..., waiting: _Optional[bool] = ..., over: _Optional[bool] = ..., offers: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., state_hash: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., heard: _Optional[_Iterable[str]] = ..., phase: _Optional[str] = ..., waiting: _Optional[bool] = ..., over: _Optional[bool] = ..., offers: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., period_s: _Optional[float] = ..., state_hash: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("contribution",)
@@ -227,8 +233,24 @@ class Records(_message.Message):
     def __init__(self, records: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class StatusQuery(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("peer",)
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    def __init__(self, peer: _Optional[str] = ...) -> None: ...
+
+class Probe(_message.Message):
+    __slots__ = ("record",)
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    record: bytes
+    def __init__(self, record: _Optional[bytes] = ...) -> None: ...
+
+class Probed(_message.Message):
+    __slots__ = ("reached", "reason")
+    REACHED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reached: bool
+    reason: str
+    def __init__(self, reached: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("json",)

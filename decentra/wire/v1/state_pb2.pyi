@@ -64,15 +64,17 @@ class Entries(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[_swarm_pb2.CertifiedEntry, _Mapping]]] = ...) -> None: ...
 
 class PullRequest(_message.Message):
-    __slots__ = ("run_id", "contribution_root", "object_digest", "first_block", "num_blocks")
+    __slots__ = ("run_id", "contribution_root", "object_digest", "first_block", "num_blocks", "relay")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTION_ROOT_FIELD_NUMBER: _ClassVar[int]
     OBJECT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     FIRST_BLOCK_FIELD_NUMBER: _ClassVar[int]
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    RELAY_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     contribution_root: bytes
     object_digest: bytes
     first_block: int
     num_blocks: int
-    def __init__(self, run_id: _Optional[bytes] = ..., contribution_root: _Optional[bytes] = ..., object_digest: _Optional[bytes] = ..., first_block: _Optional[int] = ..., num_blocks: _Optional[int] = ...) -> None: ...
+    relay: bool
+    def __init__(self, run_id: _Optional[bytes] = ..., contribution_root: _Optional[bytes] = ..., object_digest: _Optional[bytes] = ..., first_block: _Optional[int] = ..., num_blocks: _Optional[int] = ..., relay: _Optional[bool] = ...) -> None: ...

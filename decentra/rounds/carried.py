@@ -1,0 +1,44 @@
+"""What a replica carries of its lease that no entry has counted yet. Pure.
+
+The next offer claims it all, from the front of the lease. With one fragment every slot starts at the anchor, so nothing is
+carried from one sync to the next; with more, samples that were left out of one sync go into the next fragment's offer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decentra.types import SlotPlan, SlotResult
+
+
+@dataclass(slots=True)
+class Carried:
+    """samples, tokens: trained and not counted, a prefix of the lease. fresh: the next slot starts at the anchor as a whole."""
+
+    num_fragments: int
+    samples: int = 0
+    tokens: int = 0
+    fresh: bool = True
+
+    def took(self, plan: SlotPlan, result: SlotResult | None) -> None:
+        """A slot has ended; None: it was abandoned, and what the replica holds is not known."""
+        if result is None:
+            self.restart()
+            return
+        if plan.fresh:
+            self.samples = self.tokens = 0
+        self.samples += result.num_samples
+        self.tokens += result.num_tokens
+        self.fresh = False
+
+    def decided(self, counted: bool) -> None:
+        """A sync was committed, with this replica's offer among the counted ones or not."""
+        if counted:
+            self.samples = self.tokens = 0
+        if self.num_fragments == 1:
+            self.restart()
+
+    def restart(self) -> None:
+        """Start at the anchor again: after a re-sync, outside the view, with one fragment after every sync."""
+        self.samples = self.tokens = 0
+        self.fresh = True

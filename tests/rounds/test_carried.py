@@ -1,0 +1,42 @@
+"""What a replica carries uncounted: claimed by the next offer, or dropped with the replica."""
+
+from decentra.rounds.carried import Carried
+from decentra.types import SlotPlan, SlotResult
+
+
+def plan(fresh):
+    return SlotPlan(0, ((0, 100),), 10, 0, 0, False, fresh)
+
+
+def result(samples):
+    return SlotResult(0, 10, samples, 128 * samples, 1.0, 1.0)
+
+
+def test_with_one_fragment_every_slot_starts_at_the_anchor():
+    carried = Carried(1)
+    for counted in (True, False):
+        carried.took(plan(carried.fresh), result(40))
+        assert (carried.samples, carried.tokens) == (40, 40 * 128)
+        carried.decided(counted)
+        assert (carried.samples, carried.tokens, carried.fresh) == (0, 0, True)
+
+
+def test_with_more_fragments_what_was_left_out_goes_into_the_next_offer():
+    carried = Carried(2)
+    carried.took(plan(True), result(40))
+    carried.decided(False)
+    assert not carried.fresh
+    carried.took(plan(False), result(20))
+    assert (carried.samples, carried.tokens) == (60, 60 * 128)
+    carried.decided(True)
+    assert (carried.samples, carried.fresh) == (0, False)
+
+
+def test_an_abandoned_slot_and_a_restart_drop_it_all():
+    carried = Carried(2)
+    carried.took(plan(True), result(40))
+    carried.took(plan(False), None)
+    assert (carried.samples, carried.fresh) == (0, True)
+    carried.took(plan(True), result(30))
+    carried.restart()
+    assert (carried.samples, carried.fresh) == (0, True)
