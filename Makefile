@@ -4,7 +4,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 
-.PHONY: setup demo test soak protos clean
+.PHONY: setup demo test soak chaos protos clean
 
 setup: .venv/.ready
 
@@ -24,7 +24,10 @@ test: setup
 	$(BIN)/python -m pytest
 
 soak: setup
-	$(BIN)/python -m pytest -m soak --numprocesses 0 --timeout 1200
+	$(BIN)/python -m pytest -m soak --numprocesses 0 --timeout 1200 --ignore tests/chaos/test_real_faults.py
+
+chaos: setup
+	$(BIN)/python -m pytest -m soak --numprocesses 0 --capture no tests/chaos/test_real_faults.py
 
 protos: setup
 	$(BIN)/python -m decentra.wire.generate

@@ -196,7 +196,7 @@ async def transport(state: Path, door: Door, node: NodeConfig) -> NodeTransport:
 
 
 async def directory(
-    door: Door, node: NodeConfig, through: NodeTransport, verifier: Verifier, note: Callable[[str], None], dialable: bool
+    door: Door, node: NodeConfig, through: NodeTransport, verifier: Verifier, sockets: Path, note: Callable[[str], None], dialable: bool
 ) -> Any:
     """The DHT; without p2pd on this platform, the run's endpoints. Raises SetupError where the bootstrap is dead."""
     from decentra.directory.hivemind_dht import HivemindDirectory
@@ -221,9 +221,9 @@ async def directory(
         try:
             await _check_dht(door.dht)
             if not dialable:
-                return await HivemindDirectory.start(door.run_id, door.dht, client=True, reader=reader)
+                return await HivemindDirectory.start(door.run_id, door.dht, client=True, reader=reader, sockets=sockets)
             return await HivemindDirectory.start(
-                door.run_id, door.dht, host=node.listen, port=node.dht_port, announce=node.announce, reader=reader
+                door.run_id, door.dht, host=node.listen, port=node.dht_port, announce=node.announce, reader=reader, sockets=sockets
             )
         except SetupError as error:
             if door.dht and not door.entrances:

@@ -114,6 +114,8 @@ class NodeConfig:
     listens to nobody and only dials out.
     device: of the trainer, as torch names it (cpu, cuda, cuda:1, mps); auto takes CUDA where torch sees it, else the CPU.
     daemon_threads: CPU threads for encoding, reducing and applying. micro_batch: samples of one forward pass, 0 for all.
+    keep_snapshots: snapshots kept, with the entries and blobs since the oldest of them, 0 for all. A peer that slept for D
+    entries can replay them here if (keep_snapshots - 1) * snapshot_every is at least D.
     """
 
     listen: str = "127.0.0.1"
@@ -270,11 +272,11 @@ def check_node(node: NodeConfig, place: str) -> None:
     for key, port in (("port", node.port), ("dht-port" if dashes else "dht_port", node.dht_port)):
         if not 0 <= port < 65536:
             raise ConfigError(f"{place}{key}{' ' if dashes else ' = '}{port} is no port; choose 1 to 65535, or 0 for any free one")
-    if node.trainer_threads < 1 or node.micro_batch < 0 or node.keep_snapshots < 1:
+    if node.trainer_threads < 1 or node.micro_batch < 0 or node.keep_snapshots < 0:
         name = "threads" if dashes else "trainer_threads"
         raise ConfigError(
             f"{place}{name} = {node.trainer_threads}, keep_snapshots = {node.keep_snapshots}, micro_batch = {node.micro_batch}: "
-            "the first two must be at least 1, the last not negative"
+            "the first must be at least 1, the others not negative"
         )
     if node.daemon_threads < 1:
         raise ConfigError(f"{place}daemon_threads = {node.daemon_threads} must be at least 1")

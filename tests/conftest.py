@@ -66,5 +66,9 @@ def play(data_folder: Path) -> Play:
 
 @pytest.fixture(scope="session")
 def small_swarm(play: Play) -> Cluster:
-    """A swarm of SMALL_RUN that has ended, with a snapshot every third entry. Read only: many tests share it."""
-    return play(Scenario(name="small", peers=3, run=dataclasses.replace(SMALL_RUN, snapshot_every=3)))
+    """A swarm of SMALL_RUN that has ended, with a snapshot every third entry and none pinned. Read only: many tests share it."""
+    cluster = play(Scenario(name="small", peers=3, run=dataclasses.replace(SMALL_RUN, snapshot_every=3)))
+    for node in cluster.nodes:
+        node.ports.store.pinned = lambda: None
+        node.ports.store.prune(2)
+    return cluster

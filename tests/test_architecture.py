@@ -17,6 +17,7 @@ ROUNDS_PURE = tuple(
     f"rounds.{name}"
     for name in (
         "view", "offers", "reduction", "partition", "ballot", "leases", "validate", "parts", "chase", "carried", "contribution", "lineage",
+        "pacing", "flows",
     )
 )  # fmt: skip
 ANY_ROOM = ("codec", "outer", "ledger", "rounds", "wire", "transport", "directory", "identity", "model", "data", "train", "observe", "sim")
@@ -31,6 +32,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
     **{module: ("codec.base", "outer", *LEDGER_PURE, *LEAVES) for module in LEDGER_PURE},
     "ledger": (),
     "ledger.files": LEAVES,
+    "ledger.log": ("ledger.chain", "ledger.files", *LEAVES),
+    "ledger.objects": ("ledger.chain", "ledger.files", *LEAVES),
+    "ledger.sealed": ("ledger.chain", *LEAVES),
+    "ledger.spool": ("ledger.chain", "ledger.files", *LEAVES),
     "ledger.store": ("ledger", "outer", *LEAVES),
     "model": ("model", *LEAVES),
     "data": ("data", *LEAVES),
@@ -156,7 +161,8 @@ def test_pure_rooms_know_no_clock_no_file_no_chance_and_no_loop(name: str) -> No
 
 
 def test_the_store_and_its_files_are_the_only_impure_ledger() -> None:
-    assert sorted(modules_in(("ledger",))) == sorted(["ledger", *LEDGER_PURE, "ledger.files", "ledger.store"])
+    on_disk = [f"ledger.{name}" for name in ("files", "log", "objects", "sealed", "spool", "store")]
+    assert sorted(modules_in(("ledger",))) == sorted(["ledger", *LEDGER_PURE, *on_disk])
 
 
 def test_a_wrong_arrow_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

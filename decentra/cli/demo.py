@@ -17,7 +17,7 @@ from decentra.errors import ConfigError
 
 @dataclass(frozen=True)
 class Options:
-    """A swarm of real node daemons trains a Llama on this Python's own text; one peer joins late, one is killed.
+    """A swarm of real node daemons trains a Llama on this Python's own text; one peer joins late, two are killed in mid-round.
 
     Example: decentra demo --peers 4 --rounds 20 --link 100mbit,50ms
     """
@@ -28,6 +28,8 @@ class Options:
     """Outer steps."""
     link: str = "100mbit,50ms"
     """Every node's link: RATE,DELAY; rate a direction, delay one way."""
+    kill: str = "leader,reducer"
+    """Who is killed in mid-round, one after the other; '' for nobody. A peer is spared where those left would be no quorum."""
     codec: str = "int8"
     """How pseudo-gradients travel: int8 or fp32."""
     out: Path = Path("out/demo")

@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 COMMANDS = {
-    "demo": "the main job on this machine: a swarm of real node daemons on real text, one joins late, one is killed",
+    "demo": "the main job on this machine: a swarm of real node daemons on real text, one joins late, two are killed",
     "node": "found a swarm (--run RUN.toml), join one (--join STRING), or come back to one (--state DIR)",
     "bootstrap": "a rendezvous node for the DHT only; prints its address",
     "status": "what a swarm is doing, by its join string",

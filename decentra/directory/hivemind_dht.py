@@ -13,8 +13,10 @@ import logging
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from decentra.directory.record_order import NewestRecords, RecordReader, read_unverified
@@ -25,7 +27,9 @@ logger = logging.getLogger(__name__)
 
 EXPIRES_S = 60.0
 RENEW_S = 20.0
-START_TIMEOUT_S = 8.0
+START_FLOOR_S = 8.0
+START_RATIO = 5
+"""p2pd and the DHT may take as many times as long to start as hivemind took to import: on a busy machine all three are slow."""
 ASK_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
@@ -41,19 +45,29 @@ class BootstrapNode:
 
     @classmethod
     async def start(
-        cls, initial_peers: Sequence[str] = (), *, host: str = "127.0.0.1", port: int = 0, announce: str = "", client: bool = False
+        cls,
+        initial_peers: Sequence[str] = (),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        announce: str = "",
+        client: bool = False,
+        sockets: Path | None = None,
     ) -> BootstrapNode:
         """Start p2pd on host:port and enter the DHT of `initial_peers` (none: found one).
 
         announce: IP or DNS name that others can dial, where `host` is not; needs a fixed port. client: listen to nobody,
-        store and find only, for a node that cannot be dialled. Raises SetupError: no p2pd here, port taken, or no
-        initial peer answers.
+        store and find only, for a node that cannot be dialled. sockets: where p2pd's sockets get their folder; None: in
+        TMPDIR. Raises SetupError: no p2pd here, port taken, or no initial peer answers.
         """
         if client and not initial_peers:
             raise SetupError("a node that cannot be dialled cannot be the first of a DHT")
-        p2p = await _start_p2p(await _load(), initial_peers, _Listen(host, port, announce, client))
+        begun_s = time.monotonic()
+        module = await _load()
+        limit_s = max(START_FLOOR_S, START_RATIO * (time.monotonic() - begun_s))
+        p2p = await _start_p2p(module, initial_peers, _Listen(host, port, announce, client), sockets, limit_s)
         try:
-            dht = await _enter(p2p, initial_peers, client)
+            dht = await _enter(p2p, initial_peers, client, limit_s)
             visible = [] if client else await p2p.get_visible_maddrs()
             return cls(p2p, dht, _ordered([str(address) for address in visible]))
         except BaseException:
@@ -74,7 +88,7 @@ class BootstrapNode:
     async def close(self) -> None:
         """Leave the DHT and end p2pd."""
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(START_FLOOR_S):
                 await self.dht.shutdown()
         except Exception as error:
             logger.debug("the DHT node did not leave in order: %s", error)
@@ -106,9 +120,11 @@ class HivemindDirectory:
         announce: str = "",
         client: bool = False,
         reader: RecordReader = read_unverified,
+        sockets: Path | None = None,
     ) -> HivemindDirectory:
         """Enter the DHT for a run; arguments and errors as of `BootstrapNode.start`."""
-        return cls(await BootstrapNode.start(initial_peers, host=host, port=port, announce=announce, client=client), run_id, reader)
+        node = await BootstrapNode.start(initial_peers, host=host, port=port, announce=announce, client=client, sockets=sockets)
+        return cls(node, run_id, reader)
 
     @property
     def alive(self) -> bool:
@@ -210,7 +226,7 @@ class _Listen:
         }
 
 
-async def _start_p2p(module: Any, initial_peers: Sequence[str], listen: _Listen) -> Any:
+async def _start_p2p(module: Any, initial_peers: Sequence[str], listen: _Listen, sockets: Path | None, limit_s: float) -> Any:
     if listen.announce and not listen.port:
         raise SetupError("announcing an address needs a fixed dht_port, not 0; choose one and open it in the firewall")
     for address in initial_peers:
@@ -218,13 +234,13 @@ async def _start_p2p(module: Any, initial_peers: Sequence[str], listen: _Listen)
             raise SetupError(f"DHT address {address!r} cannot be read; write /ip4/HOST/tcp/PORT/p2p/ID, as bootstrap prints it")
     if not listen.client:
         _check_port_is_free(listen.host, listen.port)
-    folder = tempfile.mkdtemp(prefix="decentra-dht-")
+    folder = _new_folder(sockets)
     # p2pd and its client meet on sockets that hivemind puts into /tmp and leaves there: a folder of our own goes with us.
     private: Any = type("P2P", (module.P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "socket_folder": folder})
     creating = asyncio.get_running_loop().create_task(
         private.create(
             initial_peers=list(initial_peers) or None,
-            startup_timeout=START_TIMEOUT_S,
+            startup_timeout=limit_s,
             **listen.options(),
         )
     )
@@ -244,6 +260,13 @@ async def _start_p2p(module: Any, initial_peers: Sequence[str], listen: _Listen)
         raise SetupError(f"the DHT is not available here: {error}; use gRPC endpoints (dht = false)") from error
 
 
+def _new_folder(sockets: Path | None) -> str:
+    if sockets is None:
+        return tempfile.mkdtemp(prefix="decentra-dht-")
+    (sockets / "dht").mkdir()
+    return str(sockets / "dht")
+
+
 def _check_port_is_free(host: str, port: int) -> None:
     # p2pd listens with SO_REUSEPORT: it would share a taken port in silence and lose half of what comes in.
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -256,10 +279,10 @@ def _check_port_is_free(host: str, port: int) -> None:
             ) from error
 
 
-async def _enter(p2p: Any, initial_peers: Sequence[str], client: bool) -> Any:
+async def _enter(p2p: Any, initial_peers: Sequence[str], client: bool, limit_s: float) -> Any:
     node = importlib.import_module("hivemind.dht.node")
     try:
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with asyncio.timeout(limit_s):
             return await node.DHTNode.create(p2p, initial_peers=list(initial_peers) or None, strict=False, client_mode=client)
     except Exception as error:
         where = ", ".join(initial_peers) or "this node"

@@ -49,7 +49,7 @@ def tensor_block(data: bytes | memoryview) -> Digest:
     return digest("decentra/leaves", *leaves)
 
 
-def split_blocks(data: bytes | memoryview, block_bytes: int) -> Iterable[memoryview]:
+def split_blocks(data: bytes | bytearray | memoryview, block_bytes: int) -> Iterable[memoryview]:
     """The blocks of a byte string, the last maybe short."""
     view = memoryview(data)
     return (view[i : i + block_bytes] for i in range(0, len(view), block_bytes))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,11 @@ from decentra.errors import SetupError, StateError
 class Files(Protocol):
     """Six verbs. Raises SetupError when the disk is full or not writable."""
 
-    def read(self, name: str) -> bytes | None:
-        """The whole file; None if there is none."""
+    def read(self, name: str, first_byte: int = 0, num_bytes: int | None = None) -> bytes | None:
+        """The file, or as much of a piece of it as is there; None if there is no such file."""
         ...
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes | memoryview) -> None:
         """Replace the file as a whole."""
         ...
 
@@ -59,22 +60,27 @@ class DiskFiles:
         except OSError as error:
             os.close(self._lock)
             raise StateError(f"{root} is in use by another process; stop it or give another --state") from error
+        self._counter = itertools.count()
+        for left in root.rglob("*.tmp"):
+            left.unlink(missing_ok=True)
 
     def path(self, name: str) -> Path:
         """Where a file stands on disk."""
         return self.root / name
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, first_byte: int = 0, num_bytes: int | None = None) -> bytes | None:
         """See Files."""
         try:
-            return (self.root / name).read_bytes()
+            with (self.root / name).open("rb") as file:
+                file.seek(first_byte)
+                return file.read(num_bytes)
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, data: bytes) -> None:
-        """See Files: temporary file, fsync, rename, fsync of the folder."""
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """See Files: temporary file, fsync, rename, fsync of the folder. Threads that write one name do not mix."""
         path = self.root / name
-        temporary = path.with_name(path.name + ".tmp")
+        temporary = path.with_name(f"{path.name}.{next(self._counter)}.tmp")
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -106,12 +112,12 @@ class DiskFiles:
         return sorted(str(p.relative_to(self.root)) for p in root.rglob("*") if p.is_file() and p.suffix != ".tmp")
 
     def remove(self, name: str) -> None:
-        """See Files; a folder that is empty then goes too."""
+        """See Files; folders that are empty then go too."""
         path = self.root / name
         path.unlink(missing_ok=True)
-        if path.parent != self.root:
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()
+        with contextlib.suppress(OSError):
+            while (path := path.parent) != self.root:
+                path.rmdir()
 
     def move(self, name: str, target: str) -> None:
         """See Files; a folder that is empty then goes too."""
@@ -138,11 +144,12 @@ class MemoryFiles:
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, first_byte: int = 0, num_bytes: int | None = None) -> bytes | None:
         """See Files."""
-        return self._files.get(name)
+        data = self._files.get(name)
+        return data if data is None else data[first_byte:][:num_bytes]
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes | memoryview) -> None:
         """See Files."""
         self._files[name] = bytes(data)
 
@@ -164,7 +171,7 @@ class MemoryFiles:
             self._files[target] = self._files.pop(name)
 
 
-def _write_durably(path: Path, data: bytes, flag: int) -> None:
+def _write_durably(path: Path, data: bytes | memoryview, flag: int) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
     try:
         view = memoryview(data)

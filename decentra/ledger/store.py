@@ -1,16 +1,13 @@
 """What a member keeps: the log of certified entries, blobs and files by digest, snapshots, its vote and its last offer.
 
-Layout below the Files root: log.bin, vote.json, offer.json, blobs/HEX, snapshots/R/{header.json,link.json,anchor-F,momentum-F},
-files/NAME, manifest.bin, aside/LINEAGE-R/ (the ledger of a lineage that was left, itself a state directory). The log is
-append-only, each record behind its length and two checksums, of its head and of all of it: so a torn tail, which a crash
-leaves, is told from a damaged length.
+Layout below the Files root: vote.json, offer.json, contacts.json, snapshots/R/{header.json,link.json,anchor-F,momentum-F},
+aside/LINEAGE-R/ (the ledger of a lineage that was left, itself a state directory) and what log, objects and spool say of theirs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,15 +17,17 @@ import numpy as np
 from decentra.errors import StateError
 from decentra.ledger import chain
 from decentra.ledger.files import Files
+from decentra.ledger.log import EntryLog
+from decentra.ledger.objects import FILE_R, Objects, StoredObject, object_digest
+from decentra.ledger.sealed import seal, unseal
+from decentra.ledger.spool import Spool
 from decentra.ledger.state import OuterTensors, State, from_header
 from decentra.outer.fragments import Fragment
-from decentra.types import BLOCK_CHUNKS, FILE_BLOCK_BYTES, Digest
+from decentra.types import Digest
 
 if TYPE_CHECKING:
     import torch
 
-_HEAD = struct.Struct("<QI")
-_CHECK_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +60,22 @@ class Snapshot:
         return chain.next_hash(self.previous_hash, self.previous_entry_digest, chain.header_digest(self.header))
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object that can be served: its bytes, the digests of its blocks, and the size of a block in bytes."""
-
-    data: bytes
-    block_digests: tuple[Digest, ...]
-    block_bytes: int
-
-
 @dataclass(slots=True)
 class Store:
     """All verbs are synchronous; callers move them off the event loop. Raises SetupError on a full disk."""
 
     files: Files
+    spool: Spool
+    _log: EntryLog
+    _objects: Objects
     incarnation: int = 0
     vote: Vote = field(default_factory=lambda: Vote(0))
     """The last vote written down."""
+    pinned: Callable[[], int | None] = lambda: None
+    """r of an older snapshot that somebody is pulling: pruning leaves it."""
     _votes: dict[str, Vote] = field(default_factory=dict)
     _last_offer_syncs: dict[str, int] = field(default_factory=dict)
     _contacts: list[bytes] | None = None
-    _log: list[tuple[int, bytes]] = field(default_factory=list)
-    _objects: dict[Digest, tuple[str, int, bool]] = field(default_factory=dict)
-    _served: dict[Digest, StoredObject] = field(default_factory=dict)
 
     @classmethod
     def open(cls, files: Files, make_incarnation: Callable[[], int] | None = None) -> Store:
@@ -91,12 +83,9 @@ class Store:
 
         Raises StateError if it is damaged.
         """
-        store = cls(files)
+        store = cls(files, Spool(files), EntryLog.open(files), Objects(files))
         store._open_vote(make_incarnation)
         store._open_offer()
-        store._open_log()
-        for name in files.names("blobs"):
-            store._keep_blob(bytes.fromhex(name.split("/")[1].split(".")[0]), name, int(name.split(".")[1]))
         for r in store.snapshots():
             store._register_snapshot(r)
         return store
@@ -111,7 +100,7 @@ class Store:
                 self.save_vote(self.vote)
             return
         try:
-            data = json.loads(raw)
+            data = unseal(raw)
             self.incarnation = data.pop("incarnation")
             votes = [_vote_of(each) for each in (*data.pop("other_lineages", ()), data)]
             self._votes, self.vote = {vote.lineage: vote for vote in votes}, votes[-1]
@@ -122,7 +111,7 @@ class Store:
         """Durable before it returns: only then may the answer leave."""
         others = [_vote_json(other) for lineage, other in self._votes.items() if lineage != vote.lineage]
         data = {**_vote_json(vote), "other_lineages": others, "incarnation": self.incarnation}
-        self.files.write("vote.json", json.dumps(data).encode())
+        self.files.write("vote.json", seal(data))
         self._votes[vote.lineage] = self.vote = vote
 
     def vote_in(self, lineage: str) -> Vote:
@@ -134,7 +123,7 @@ class Store:
     def save_offer(self, sync: int, signed: bytes, lineage: str = "") -> None:
         """Write down a root before its first byte leaves."""
         syncs = {**self._last_offer_syncs, lineage: sync}
-        self.files.write("offer.json", json.dumps({"syncs": syncs, "signed": signed.hex()}).encode())
+        self.files.write("offer.json", seal({"syncs": syncs, "signed": signed.hex()}))
         self._last_offer_syncs = syncs
 
     def last_offer_sync(self, lineage: str = "") -> int:
@@ -144,7 +133,7 @@ class Store:
     def _open_offer(self) -> None:
         raw = self.files.read("offer.json")
         try:
-            syncs = {} if raw is None else json.loads(raw)["syncs"]
+            syncs = {} if raw is None else unseal(raw)["syncs"]
             self._last_offer_syncs = {str(lineage): int(sync) for lineage, sync in syncs.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError("offer.json is damaged; move the state directory away and join again") from error
@@ -152,56 +141,34 @@ class Store:
     # -- how to dial others -----------------------------------------------------------------------------------------
 
     def contacts(self) -> list[bytes]:
-        """Signed directory records kept by keep_contacts."""
+        """Signed directory records kept by keep_contacts; none where the disk changed them, for peers tell them again."""
         if self._contacts is None:
             raw = self.files.read("contacts.json")
-            self._contacts = [] if raw is None else [bytes.fromhex(signed) for signed in json.loads(raw)]
+            try:
+                self._contacts = [] if raw is None else [bytes.fromhex(signed) for signed in unseal(raw)["records"]]
+            except (ValueError, KeyError, TypeError):
+                self._contacts = []
         return self._contacts
 
     def keep_contacts(self, records: list[bytes]) -> None:
         """Keep these signed records, if there are any and they are not the ones kept."""
         if records and records != self.contacts():
-            self.files.write("contacts.json", json.dumps([signed.hex() for signed in records]).encode())
+            self.files.write("contacts.json", seal({"records": [signed.hex() for signed in records]}))
             self._contacts = records
 
     # -- the log ----------------------------------------------------------------------------------------------------
 
-    def _open_log(self) -> None:
-        raw = self.files.read("log.bin") or b""
-        at = 0
-        while at < len(raw):
-            end_of_head = at + _HEAD.size + 2 * _CHECK_BYTES
-            if end_of_head > len(raw):
-                break
-            r, size = _HEAD.unpack_from(raw, at)
-            payload = raw[end_of_head : end_of_head + size]
-            head, checks = raw[at : at + _HEAD.size], raw[at + _HEAD.size : end_of_head]
-            if checks[:_CHECK_BYTES] == _check(head) and len(payload) < size:
-                break
-            if checks != _check(head) + _check(head, payload):
-                raise StateError(f"log.bin is damaged at byte {at} (entry {r}); move the state directory away and join again")
-            self._log.append((r, payload))
-            at = end_of_head + size
-        if at < len(raw):
-            self.files.write("log.bin", raw[:at])
-
     def append(self, r: int, certified: bytes) -> None:
         """Add E_r with its certificate."""
-        head = _HEAD.pack(r, len(certified))
-        self.files.append("log.bin", head + _check(head) + _check(head, certified) + certified)
-        self._log.append((r, certified))
+        self._log.append(r, certified)
 
-    def entries(self, first_r: int, limit: int) -> list[tuple[int, bytes]]:
-        """(r, certified entry) from first_r on, in order, without a gap; [] where first_r is not held."""
-        if not self._log or not self._log[0][0] <= first_r <= self._log[-1][0]:
-            return []
-        start = first_r - self._log[0][0]
-        return self._log[start : start + limit]
+    def entries(self, first_r: int, limit: int, max_bytes: int | None = None) -> list[tuple[int, bytes]]:
+        """(r, certified entry) from first_r on, in order, without a gap; see EntryLog.entries."""
+        return self._log.entries(first_r, limit, max_bytes)
 
     def restart_log(self) -> None:
         """Forget the log: a snapshot from elsewhere has replaced what it led to."""
-        self.files.write("log.bin", b"")
-        self._log.clear()
+        self._log.restart()
 
     def set_aside(self, name: str) -> str:
         """Move log, snapshots and blobs to a folder of their own, which is a state directory too; returns its name.
@@ -217,46 +184,27 @@ class Store:
         marks_first = sorted(self.files.names("snapshots"), key=lambda name: not name.endswith("link.json"))
         for each in (*marks_first, *self.files.names("blobs")):
             self.files.move(each, f"{folder}/{each}")
-        self._log.clear()
-        self._served.clear()
-        self._objects = {name: held for name, held in self._objects.items() if held[0].startswith("files/")}
+        self._log.restart()
+        self._objects.forget()
         return folder
 
     def oldest_entry(self) -> int:
         """r of the first entry held; 0 where none is."""
-        return self._log[0][0] if self._log else 0
+        return self._log.oldest()
 
     # -- objects by digest ------------------------------------------------------------------------------------------
 
     def put_blob(self, data: bytes, r: int) -> Digest:
-        """Keep a blob that entry r may name; returns its digest. The same bytes again count as of the later entry."""
-        name_digest = object_digest(data)
-        known = self._objects.get(name_digest)
-        if known is None or 0 <= known[1] < r:
-            name = f"blobs/{name_digest.hex()}.{r}"
-            self.files.write(name, data)
-            self._keep_blob(name_digest, name, r)
-        return name_digest
-
-    def _keep_blob(self, name_digest: Digest, name: str, r: int) -> None:
-        known = self._objects.get(name_digest)
-        if known is not None and known[1] > r:
-            self.files.remove(name)
-            return
-        self._objects[name_digest] = (name, r, False)
-        if known is not None:
-            self.files.remove(known[0])
+        """Keep a blob that entry r may name; returns its digest."""
+        return self._objects.put_blob(data, r)
 
     def has(self, name: Digest) -> bool:
         """Whether an object is held."""
-        return name in self._objects
+        return self._objects.has(name)
 
     def blob(self, name: Digest) -> bytes:
         """The bytes of a blob. Raises KeyError where it is not held, StateError where the disk changed it."""
-        data = self.files.read(self._objects[name][0])
-        if data is None or object_digest(data) != name:
-            raise StateError(f"blob {name.hex()[:12]} is damaged on disk; move the state directory away and join again")
-        return data
+        return self._objects.blob(name)
 
     def put_file(self, name: str, data: bytes) -> Digest:
         """Keep a file of the run (tokenizer, shards) under its name; returns its digest."""
@@ -269,22 +217,16 @@ class Store:
         if data is None:
             raise KeyError(name)
         name_digest = object_digest(data)
-        self._objects[name_digest] = (f"files/{name}", -1, False)
+        self._objects.register(name_digest, f"files/{name}", FILE_R, False)
         return name_digest
 
     def served(self, name: Digest) -> StoredObject:
-        """An object with its block digests, for a puller; the last few are remembered. Raises KeyError."""
-        if name not in self._served:
-            path, _, is_tensor = self._objects[name]
-            data = self.files.read(path)
-            if data is None:
-                raise KeyError(name.hex())
-            block_bytes = BLOCK_CHUNKS * chain.CHUNK_BYTES if is_tensor else FILE_BLOCK_BYTES
-            kind = chain.tensor_block if is_tensor else chain.bytes_block
-            while len(self._served) >= 8:
-                self._served.pop(next(iter(self._served)))
-            self._served[name] = StoredObject(data, tuple(kind(b) for b in chain.split_blocks(data, block_bytes)), block_bytes)
-        return self._served[name]
+        """An object with its block digests, for a puller. Raises KeyError, StateError where it is damaged."""
+        return self._objects.served(name)
+
+    def block(self, served: StoredObject, number: int) -> bytes:
+        """One block of an object that is being served. Raises KeyError where it is gone meanwhile."""
+        return self._objects.block(served, number)
 
     # -- snapshots --------------------------------------------------------------------------------------------------
 
@@ -297,8 +239,8 @@ class Store:
         folder = f"snapshots/{snapshot.r}"
         for fragment in fragments:
             where = fragment.elements
-            self.files.write(f"{folder}/anchor-{fragment.index}", _tensor_bytes(tensors.anchor[where]))
-            self.files.write(f"{folder}/momentum-{fragment.index}", _tensor_bytes(tensors.momentum[where]))
+            self.files.write(f"{folder}/anchor-{fragment.index}", _bytes_of(tensors.anchor[where]))
+            self.files.write(f"{folder}/momentum-{fragment.index}", _bytes_of(tensors.momentum[where]))
         self.files.write(f"{folder}/header.json", snapshot.header)
         link = {"hash": snapshot.previous_hash.hex(), "entry": snapshot.previous_entry_digest.hex(), "state": snapshot.state_hash().hex()}
         self.files.write(f"{folder}/link.json", json.dumps(link).encode())
@@ -335,22 +277,23 @@ class Store:
     def _register_snapshot(self, r: int) -> None:
         for index, roots in enumerate(from_header(self.snapshot(r).header).roots):
             for kind, root in zip(("anchor", "momentum"), roots, strict=True):
-                self._objects[bytes.fromhex(root)] = (f"snapshots/{r}/{kind}-{index}", r, True)
+                self._objects.register(bytes.fromhex(root), f"snapshots/{r}/{kind}-{index}", r, True)
 
     def prune(self, keep_snapshots: int) -> None:
-        """Keep the last `keep_snapshots` snapshots and the blobs since the older of them."""
-        kept = self.snapshots()[-keep_snapshots:]
-        if not kept:
+        """Keep the last `keep_snapshots` snapshots (0: all), at most one older that is pinned, and log and blobs since."""
+        held = self.snapshots()
+        kept = held[-keep_snapshots:]
+        if keep_snapshots == 0 or not kept:
             return
-        old = [name for name in self.files.names("snapshots") if int(name.split("/")[1]) < kept[0]]
+        pinned = self.pinned()
+        kept = [pinned, *kept] if pinned in held and pinned not in kept else kept
+        old = [name for name in self.files.names("snapshots") if int(name.split("/")[1]) not in kept]
         for name in sorted(old, key=lambda name: not name.endswith("link.json")):  # first the mark of a whole snapshot
             self.files.remove(name)
-        for name_digest, (path, r, _) in list(self._objects.items()):
-            if 0 <= r < kept[0]:
-                if path.startswith("blobs/"):
-                    self.files.remove(path)
-                self._objects.pop(name_digest)
-                self._served.pop(name_digest, None)
+        self._objects.drop(kept[0], kept)
+        for r in kept if old else ():  # tensors that a dropped snapshot had in common with one that stays
+            self._register_snapshot(r)
+        self._log.drop_before(kept[0])
 
 
 def _vote_json(vote: Vote) -> dict[str, Any]:
@@ -361,14 +304,6 @@ def _vote_of(data: dict[str, Any]) -> Vote:
     return Vote(**{**data, "accepted_entry": bytes.fromhex(data["accepted_entry"])})
 
 
-def _check(*parts: bytes) -> bytes:
-    return chain.digest("decentra/log", *parts)[:_CHECK_BYTES]
-
-
-def object_digest(data: bytes | memoryview) -> Digest:
-    """Digest of a file or blob: the tree over its 1 MiB blocks."""
-    return chain.tree([chain.bytes_block(block) for block in chain.split_blocks(data, FILE_BLOCK_BYTES)])
-
-
-def _tensor_bytes(flat: torch.Tensor) -> bytes:
-    return flat.numpy().astype("<f4", copy=False).tobytes()
+def _bytes_of(flat: torch.Tensor) -> memoryview:
+    array: np.ndarray = flat.numpy().astype("<f4", copy=False)
+    return array.data.cast("B")

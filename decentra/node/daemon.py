@@ -20,6 +20,7 @@ from decentra.node import entering, reachable
 from decentra.node.interrupts import Interrupts
 from decentra.node.node import Node, Note, Start
 from decentra.node.shared_state import SharedState
+from decentra.node.sockets import socket_folder
 from decentra.node.supervisor import Supervisor
 from decentra.node.trainer_port import ProcessTrainer
 from decentra.node.wiring import LockedFiles, Wiring
@@ -95,7 +96,8 @@ async def _with_files(node: Node, files: LockedFiles) -> dict[str, Any]:
     founded = await entering.found_run(node, files) if founding else None
     node.transport = await node.wiring.transport(start.state, node.door, start.config.node)
     try:
-        return await _with_transport(node, founded)
+        with socket_folder(files) as node.sockets:
+            return await _with_transport(node, founded)
     finally:
         await node.transport.close()
 
@@ -142,7 +144,7 @@ async def _take_part(node: Node, founded: entering.Founded | None, donors: list[
             name = run.run_id.hex()[:8]
             raise SetupError(f"cannot fetch the state of run {name}: {error}; try again, its members may be busy") from error
     reachable.as_before(node, reached.state)
-    trainer = ProcessTrainer(run, node.start.config.node, shared, node.start.state / "files")
+    trainer = ProcessTrainer(run, node.start.config.node, shared, node.start.state / "files", node.sockets)
     node.ports.trainer = trainer
     await trainer.start()
     supervisor = Supervisor(trainer, node.start.config.node.trainer_threads, node.start.state / "trainer.log", node.note)

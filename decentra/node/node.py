@@ -43,6 +43,7 @@ class Node:
     store: Store = field(init=False)
     credentials: Credentials = field(init=False)
     transport: NodeTransport = field(init=False)
+    sockets: Path = field(init=False)
     ports: Ports = field(init=False)
     run: Run = field(init=False)
     sequence: int = 0

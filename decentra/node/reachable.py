@@ -15,7 +15,7 @@ from decentra.ledger.state import State
 from decentra.node.doorway import door_for_others
 from decentra.node.node import Node
 from decentra.node.wiring import Door
-from decentra.rounds import catchup
+from decentra.rounds import ports
 from decentra.rounds.member import Member
 from decentra.rounds.reachability import prove
 from decentra.rounds.records import DOMAIN_RECORD
@@ -59,7 +59,7 @@ def record_of(node: Node, dialable: bool | None = None) -> bytes:
 async def find_directory(node: Node) -> Directory:
     """The directory that fits: one that cannot be dialled serves nobody in it. Raises SetupError."""
     wiring, config = node.wiring, node.start.config.node
-    return await wiring.directory(node.door, config, node.transport, node.credentials.verifier, node.note, node.dialable)
+    return await wiring.directory(node.door, config, node.transport, node.credentials.verifier, node.sockets, node.note, node.dialable)
 
 
 # -- finding out --------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ async def _tell(node: Node, peers: Sequence[PeerId]) -> None:
 
     async def tell(peer: PeerId) -> None:
         with contextlib.suppress(PeerError):
-            await catchup.call(node.ports.transport, node.door.run_id, peer, request)
+            await ports.call(node.ports.transport, node.door.run_id, peer, request)
 
     await asyncio.gather(*(tell(peer) for peer in peers))
 

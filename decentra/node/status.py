@@ -72,12 +72,17 @@ class Watcher:
 
     async def statuses(self) -> list[dict[str, Any]]:
         """Status of every peer that answers, by peer id."""
-        answers = await asyncio.gather(*(self._status(peer) for peer in sorted(self._contacts)))
+        answers = await asyncio.gather(*(self.status(peer) for peer in sorted(self._contacts)))
         return [answer for answer in answers if answer is not None]
 
-    async def _status(self, peer: PeerId) -> dict[str, Any] | None:
-        """A peer's status, from itself or, where it cannot be dialled, by way of one that can."""
-        if self._contacts[peer].endpoints:
+    async def dial(self, door: Door) -> list[PeerId]:
+        """Peers that answer at the first entrance of a door; their status can be asked for."""
+        assert self._transport is not None
+        return await self._wiring.dial(self._transport, door.entrances[:1])
+
+    async def status(self, peer: PeerId) -> dict[str, Any] | None:
+        """A peer's status, from itself or, where it cannot be dialled, by way of one that can; None where nobody tells it."""
+        if peer not in self._contacts or self._contacts[peer].endpoints:
             return await self._ask(peer, "")
         for other in sorted(self._contacts):
             if self._contacts[other].endpoints and (found := await self._ask(other, peer)) is not None:

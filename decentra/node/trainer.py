@@ -71,7 +71,7 @@ class DaemonPlug:
 
 
 def run_trainer(folder: Path, outfit: Outfit) -> None:
-    """Train for the daemon behind `folder` until it says stop or is gone; a daemon's remains are cleared then."""
+    """Train for the daemon behind `folder` until it says stop or is gone; if it died, its sockets are removed."""
     os.nice(NICE)
     with grpc.insecure_channel(f"unix:{folder / GRPC_SOCKET}") as channel:
         attach = channel.unary_unary(f"/{SERVICE}/Attach", trainer_pb2.AttachRequest.SerializeToString, trainer_pb2.AttachReply.FromString)
@@ -83,10 +83,10 @@ def run_trainer(folder: Path, outfit: Outfit) -> None:
             layout = Layout(tuple(Slot(t.name, tuple(t.shape), t.offset) for t in told.layout))
             train(replica, source, DaemonPlug(channel, layout.views(shared.anchor), layout.views(shared.local)), heldout)
         except (grpc.RpcError, DaemonGoneError):
-            if _is_gone(folder):
+            if not _is_gone(folder):
+                raise
+            if (folder / DESCRIPTOR_SOCKET).exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                return
-            raise
 
 
 class DaemonGoneError(Exception):

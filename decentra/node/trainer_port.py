@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import socket
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ import grpc
 import torch
 
 from decentra.config import NodeConfig, run_bytes
-from decentra.errors import SetupError
 from decentra.node.shared_state import SharedState, offer_descriptor
 from decentra.rounds.ports import Run
 from decentra.types import SlotPlan, SlotResult
@@ -23,17 +19,15 @@ from decentra.wire.v1 import swarm_pb2, trainer_pb2
 SERVICE = "decentra.wire.v1.Trainer"
 GRPC_SOCKET = "trainer.sock"
 DESCRIPTOR_SOCKET = "memory.sock"
-SOCKET_PATH_BYTES = 104
-"""What the shortest of our platforms allows in a Unix socket's address."""
 STOP_GRACE_S = 1.0
 
 
 class ProcessTrainer:
-    """One trainer process's port. Calls of the process and of the member meet on the daemon's loop."""
+    """One trainer process's port: sockets in `folder`, which the caller removes. Calls of process and member meet on the daemon's loop."""
 
-    def __init__(self, run: Run, node: NodeConfig, shared: SharedState, data_dir: Path) -> None:
+    def __init__(self, run: Run, node: NodeConfig, shared: SharedState, data_dir: Path, folder: Path) -> None:
         self.local: torch.Tensor = shared.local
-        self.folder = Path(tempfile.mkdtemp(prefix="decentra-"))
+        self.folder = folder
         self.loss = float("nan")
         self.heldout: float | None = None
         self._run, self._node, self._shared, self._data_dir = run, node, shared, data_dir
@@ -53,7 +47,7 @@ class ProcessTrainer:
         return self._stopping
 
     async def start(self) -> None:
-        """Open both sockets, in a folder of this user alone. Raises SetupError."""
+        """Open both sockets. Raises OSError."""
         try:
             await self._open()
         except BaseException:
@@ -61,8 +55,6 @@ class ProcessTrainer:
             raise
 
     async def _open(self) -> None:
-        if len(os.fsencode(self.folder / DESCRIPTOR_SOCKET)) >= SOCKET_PATH_BYTES:
-            raise SetupError(f"the path of {self.folder} is too long for a socket; set TMPDIR to a shorter one such as /tmp")
         self._listening.bind(str(self.folder / DESCRIPTOR_SOCKET))
         self._listening.listen()
         self._listening.setblocking(False)
@@ -79,7 +71,7 @@ class ProcessTrainer:
         await self._server.start()
 
     async def close(self) -> None:
-        """Tell the trainer to end, and remove the sockets."""
+        """Tell the trainer to end. A socket without its file tells it that this was an end in order."""
         self._stopping = True
         self._wake()
         if self._server is not None:
@@ -87,8 +79,8 @@ class ProcessTrainer:
         if self._offering is not None:
             self._offering.cancel()
             await asyncio.wait({self._offering})
+        (self.folder / DESCRIPTOR_SOCKET).unlink(missing_ok=True)
         self._listening.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- the member's side ------------------------------------------------------------------------------------------
 

@@ -77,8 +77,8 @@ class Text:
 class Wiring:
     """Factories, each from plain values. `ready` raises SetupError for what this machine cannot do, before anything is made.
 
-    text_folder: where the text of a run is built below a cache, and whether it is there already. directory: its last
-    argument says whether this node can be dialled. dial_back: see rounds.reachability.
+    text_folder: where the text of a run is built below a cache, and whether it is there already. directory: with a folder for its
+    sockets; its last argument says whether this node can be dialled. dial_back: see rounds.reachability.
     """
 
     ready: Callable[[NodeConfig, Sequence[str]], Awaitable[None]]
@@ -86,7 +86,7 @@ class Wiring:
     make_machine: MakeMachine
     credentials: Callable[[Path], Credentials]
     transport: Callable[[Path, Door, NodeConfig], Awaitable[NodeTransport]]
-    directory: Callable[[Door, NodeConfig, NodeTransport, Verifier, Callable[[str], None], bool], Awaitable[Directory]]
+    directory: Callable[[Door, NodeConfig, NodeTransport, Verifier, Path, Callable[[str], None], bool], Awaitable[Directory]]
     text: Callable[[RunConfig, Path], Text]
     disk: Callable[[Path], LockedFiles]
     encode_door: Callable[[Door], str]

@@ -67,13 +67,13 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
     if message.r != member.state.r or not member.may_vote():
         return rounds_pb2.Accept(reason=f"this member is at entry {member.state.r}")
     exchange.only_its_leader(member, sender, message.ballot)
-    member.mark("closed")
-    member.mark("proposed")
     stands_on = member.hash
     entry, fault = judged(member, message.entry)
     if entry is None:
         member.ports.note(f"entry {message.r} of {sender[:8]} refused: {fault}")
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason=fault)
+    member.mark("closed")
+    member.mark("proposed")
     if member.run.machine.gather:
         for counted in entry.counted:
             await keep_gathered(member, counted.root)

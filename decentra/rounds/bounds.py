@@ -5,9 +5,12 @@ A refusal is a sentence; "" where the message may be read on. What each kind may
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 from decentra.ledger.state import State
+from decentra.transport.base import MAX_CALL_BYTES
 from decentra.types import PeerId
-from decentra.wire.v1 import rounds_pb2
+from decentra.wire.v1 import rounds_pb2, swarm_pb2
 
 LENGTH_DELIMITED = 2
 MAX_FIELDS = 4
@@ -36,6 +39,11 @@ MAX_LIST = 1 << 14
 
 OF_MEMBERS = frozenset(("offer", "close", "prepare", "proposal"))
 _SMALL = frozenset(("prepare", "head", "entries", "status"))
+_OF_DONORS = frozenset(("hello", "head", "entries", "records", "status"))
+REPLY_TO = {
+    "hello": "welcome", "heartbeat": "heartbeat", "offer": "done", "close": "report", "prepare": "promise", "proposal": "accept",
+    "commit": "done", "head": "head", "entries": "entries", "records": "records", "status": "status", "probe": "probed",
+}  # fmt: skip
 _KIND_OF = {f.number: f.name for f in rounds_pb2.Request.DESCRIPTOR.oneofs_by_name["kind"].fields}
 
 
@@ -43,10 +51,10 @@ def kind_of(request: bytes) -> str:
     """The kind of a request, by its top-level tags alone. Raises ValueError where they are not those of one request."""
     kinds, at, fields = [], 0, 0
     while at < len(request) and fields < MAX_FIELDS:
-        tag, at = _varint(request, at)
-        size, at = _varint(request, at)
+        tag, after = _varint(request, at)
         if tag & 7 != LENGTH_DELIMITED:
             break
+        size, at = _varint(request, after)
         kinds += [_KIND_OF[tag >> 3]] if tag >> 3 in _KIND_OF else []
         at, fields = at + size, fields + 1
     if at != len(request) or len(kinds) != 1:
@@ -80,6 +88,24 @@ def max_request_bytes(kind: str, num_members: int) -> int:
     if kind == "offer":
         return MAX_OFFER_BYTES + MAX_SMALL_BYTES
     return BASE_BYTES + MAX_OFFER_BYTES * num_members
+
+
+def reply_fault(kind: str, reply: bytes, num_members: int) -> str:
+    """Why a reply to a request of `kind` is not read: what is asked of donors may fill a message, what a round asks for may not."""
+    limit = MAX_CALL_BYTES if kind in _OF_DONORS else 2 * (BASE_BYTES + MAX_OFFER_BYTES * num_members)
+    return f"its reply of {len(reply)} bytes to a {kind} is over the limit of {limit}" if len(reply) > limit else ""
+
+
+def lists_fault(entry: swarm_pb2.Entry) -> str:
+    """Why an entry is not made into plain values: they cost many times the bytes they came in."""
+    outer: tuple[Sized, ...] = (
+        entry.counted, entry.sums, entry.heard, entry.admitted, entry.removed, entry.returned, entry.granted, entry.next_parts,
+    )  # fmt: skip
+    size = max(map(len, outer))
+    if size <= MAX_LIST:
+        leases = sum(len(lease.intervals) for lease in (*entry.returned, *entry.granted))
+        size = leases + sum(len(each.claim) for each in entry.counted) + sum(len(each.terms) for each in entry.sums)
+    return f"an entry with a list of {size} elements is over the limit of {MAX_LIST}" if size > MAX_LIST else ""
 
 
 def beat_fault(beat: rounds_pb2.Heartbeat, state: State, attempt: int, num_newcomers: int) -> str:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from google.protobuf.message import DecodeError
 
 from decentra.errors import PeerError, PeerFault, PeerUnreachable, RefusedError, StateError
 from decentra.ledger import chain
@@ -17,22 +15,23 @@ from decentra.ledger.apply import apply, first_hash, state_after
 from decentra.ledger.entry import Entry
 from decentra.ledger.golden import GOLDEN
 from decentra.ledger.state import Fork, OuterTensors, State, from_header
-from decentra.ledger.store import Snapshot, Store, object_digest
+from decentra.ledger.store import Snapshot, Store
 from decentra.rounds import records
-from decentra.rounds.fetch import pull_object
+from decentra.rounds.download import pull_object
+from decentra.rounds.flows import names
 from decentra.rounds.forks import fork_of
 from decentra.rounds.lineage import leads_to
-from decentra.rounds.ports import MakeMachine, Ports, Run, learn_record, manifest_digest, read_manifest, run_id_of
-from decentra.transport.base import Transport
-from decentra.types import CHUNK_ELEMENTS, PROTOCOL_VERSION, Digest, PeerId
+from decentra.rounds.ports import MakeMachine, Ports, Run, call, learn_record, manifest_digest, read_manifest, run_id_of
+from decentra.rounds.snapshots import IDLE_TIMEOUT_S, download_snapshot, snapshot_bytes, speaking
+from decentra.types import PROTOCOL_VERSION, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
 
 if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
-CALL_TIMEOUT_S = 15.0
-IDLE_TIMEOUT_S = 20.0
 ENTRIES_A_QUERY = 32
+MANY_ENTRIES = 4
+"""Fewer are replayed without asking what a snapshot would be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +40,6 @@ class Reached:
 
     state: State
     state_hash: Digest
-
-
-async def call(transport: Transport, run_id: bytes, peer: PeerId, request: rounds_pb2.Request) -> rounds_pb2.Reply:
-    """One control message of a node that is not a member yet. Raises PeerError."""
-    request.run_id = run_id
-    data = await transport.call(peer, request.SerializeToString(), CALL_TIMEOUT_S)
-    try:
-        return rounds_pb2.Reply.FromString(data)
-    except DecodeError as error:
-        raise PeerFault(peer, f"its reply cannot be read: {error}") from error
 
 
 async def fetch_files(ports: Ports, run: Run, donors: Sequence[PeerId]) -> int:
@@ -63,103 +52,117 @@ async def fetch_files(ports: Ports, run: Run, donors: Sequence[PeerId]) -> int:
         except KeyError:
             pass
         ports.note(f"fetching {name}, {size / 1e6:.1f} MB, from {len(donors)} donors")
-        data = await pull_object(ports.transport, run.run_id, donors, wanted, size, False, IDLE_TIMEOUT_S)
-        if object_digest(data) != wanted:
-            raise PeerFault(donors[0], f"file {name} does not have the digest of the manifest")
+        async with speaking(ports):
+            with ports.flows.flow(f"file {name}", tuple(donors), size, asyncio.get_running_loop().time()) as flow:
+                data = await pull_object(ports.transport, run.run_id, donors, wanted, size, IDLE_TIMEOUT_S, flow, retry=True)
         await ports.run_blocking(ports.store.put_file, name, data)
         fetched += size
     return fetched
 
 
 async def fetch_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donors: Sequence[PeerId]) -> Reached:
-    """Fill `tensors` with the newest snapshot that donors offer, and keep it in the store. Raises PeerError."""
-    snapshot = await download_snapshot(ports, run, tensors, donors)
-    await ports.run_blocking(ports.store.restart_log)
+    """Fill `tensors` with a snapshot that donors offer, and keep it in the store. Raises PeerError."""
+    async with speaking(ports):
+        snapshot = await download_snapshot(ports, run, tensors, donors)
     await ports.run_blocking(ports.store.save_snapshot, snapshot, tensors, run.machine.fragments)
+    await ports.run_blocking(ports.store.restart_log)
+    await ports.run_blocking(ports.store.spool.drop)
     return Reached(from_header(snapshot.header), snapshot.state_hash())
 
 
-async def download_snapshot(
-    ports: Ports, run: Run, tensors: OuterTensors, donors: Sequence[PeerId], forks: Sequence[Fork] | None = None
-) -> Snapshot:
-    """Fill `tensors` with the newest snapshot that donors offer, each giving a share of the blocks. Raises PeerError.
-
-    forks: only of the history that these forced views led to; any where it is None.
-    """
-    heads = await _heads(ports, run, donors)
-    holding = [peer for peer, head in heads.items() if head.HasField("snapshot")]
-    holding = [peer for peer in holding if forks is None or leads_to(heads[peer].snapshot.header, forks)]
-    if not holding:
-        raise PeerUnreachable(donors[0] if donors else "nobody", "no member offers a snapshot")
-    newest = max(heads[peer].snapshot.r for peer in holding)
-    holding = [peer for peer in holding if heads[peer].snapshot.r == newest]
-    snapshot = records.of_snapshot(heads[holding[0]].snapshot)
-    holding = [peer for peer in holding if records.of_snapshot(heads[peer].snapshot) == snapshot]
-    if snapshot.r == 0 and chain.header_digest(snapshot.header) != run.initial_header_digest:
-        raise PeerFault(holding[0], "its first snapshot is not the one the manifest names")
-    try:
-        state = from_header(snapshot.header)
-        if state.r != snapshot.r or len(state.roots) != len(run.machine.fragments):
-            raise ValueError(f"it is of entry {state.r}, with {len(state.roots)} fragments")
-    except ValueError as error:
-        raise PeerFault(holding[0], f"the header of its snapshot {newest} cannot be read: {error}") from error
-    for fragment in run.machine.fragments:
-        for flat, root in zip((tensors.anchor, tensors.momentum), state.roots[fragment.index], strict=True):
-            size = fragment.num_chunks * CHUNK_ELEMENTS * 4
-            ports.note(f"fetching the snapshot of entry {newest}, {size / 1e6:.1f} MB, from {len(holding)} donors")
-            data = await pull_object(ports.transport, run.run_id, holding, bytes.fromhex(root), size, True, IDLE_TIMEOUT_S)
-            flat[fragment.elements].copy_(torch.from_numpy(np.frombuffer(bytearray(data), dtype="<f4")))
-    return snapshot
-
-
-async def _heads(ports: Ports, run: Run, donors: Sequence[PeerId]) -> dict[PeerId, state_pb2.Head]:
-    async def ask(peer: PeerId) -> state_pb2.Head | None:
-        try:
-            request = rounds_pb2.Request(head=state_pb2.HeadQuery(with_snapshot=True))
-            return (await call(ports.transport, run.run_id, peer, request)).head
-        except PeerError as error:
-            ports.note(f"asking for a snapshot: {error}")
-            return None
-
-    heads = await asyncio.gather(*(ask(peer) for peer in donors))
-    return {peer: head for peer, head in zip(donors, heads, strict=True) if head is not None}
+# -- a member that fell behind ------------------------------------------------------------------------------------------
 
 
 async def replay(member: Member, donor: PeerId) -> None:
-    """Take the entries this member lacks from a donor, one after another. Raises PeerError.
+    """Catch up the cheaper way: by the entries this member lacks, or by a snapshot and the entries after it. Raises PeerError.
 
-    Where the donor no longer holds the next one, the newest snapshot is taken instead.
+    The donor is asked first, then the other members.
     """
-    stuck = False
+    weighed = stuck = False
     while not member.is_done():
         first_r = member.state.r
-        query = state_pb2.EntriesQuery(first_r=first_r, limit=ENTRIES_A_QUERY)
-        reply = await member.call(donor, rounds_pb2.Request(entries=query), member.silence_s())
-        if len(reply.entries.entries) > ENTRIES_A_QUERY:
-            raise PeerFault(donor, f"{len(reply.entries.entries)} entries, where {ENTRIES_A_QUERY} were asked for")
-        for certified in reply.entries.entries:
+        member.wait(f"entries from {first_r} on", f"asked of {donor[:8]}")
+        donor, found = await _entries(member, donor, first_r)
+        if not found or (not weighed and len(found) >= MANY_ENTRIES):
+            head = await _head_of(member, donor, first_r)
+            if head.r <= member.state.r:
+                return
+            if _prefers_snapshot(member, donor, head):
+                await _take_snapshot(member, donor, head)
+                continue
+            if not found and (stuck or not head.replay_bytes):
+                raise PeerFault(donor, f"it is at entry {head.r}, but gives neither entry {first_r} nor a snapshot after it")
+            weighed, stuck = True, not found
+        for certified in found:
             try:
                 taken = await member.commit(certified.SerializeToString(), donor)
             except ValueError as error:
                 raise PeerFault(donor, f"its entry {member.state.r} does not hold: {error}") from error
             if not taken and (member.outlook.suspect is not None or member.outlook.met is not None):
                 return  # of another lineage or state: to be looked into first
-        if member.state.r == first_r:
-            head = (await member.call(donor, rounds_pb2.Request(head=state_pb2.HeadQuery()), member.silence_s())).head
-            if head.r <= member.state.r:
-                return
-            # Else it has the entries by now: asked once more before a snapshot is taken.
-            if head.oldest_entry > member.state.r or stuck:
-                await _take_snapshot(member, member.within_reach((donor, *(m.peer for m in head.view))))
-        stuck = member.state.r == first_r
+        if found and member.state.r == first_r:
+            raise PeerFault(donor, f"its entries do not follow entry {first_r}")
 
 
-async def _take_snapshot(member: Member, donors: list[PeerId]) -> None:
+async def _entries(member: Member, donor: PeerId, first_r: int) -> tuple[PeerId, list[swarm_pb2.CertifiedEntry]]:
+    """(who answered, its entries from first_r on): the donor, or where it fails another member. Raises PeerError."""
+    request = rounds_pb2.Request(entries=state_pb2.EntriesQuery(first_r=first_r, limit=ENTRIES_A_QUERY))
+    last: PeerError = PeerUnreachable(donor, "no member is left to catch up from")
+    for peer in _others(member, donor):
+        try:
+            reply = await member.call(peer, request, member.silence_s())
+        except PeerError as error:
+            last = error
+            continue
+        if len(reply.entries.entries) > ENTRIES_A_QUERY:
+            last = PeerFault(peer, f"{len(reply.entries.entries)} entries, where {ENTRIES_A_QUERY} were asked for")
+            continue
+        return peer, list(reply.entries.entries)
+    raise last
+
+
+def _others(member: Member, first: PeerId) -> list[PeerId]:
+    return member.within_reach((first, *member.state.peers()))
+
+
+async def _head_of(member: Member, donor: PeerId, first_r: int) -> state_pb2.Head:
+    query = state_pb2.HeadQuery(with_snapshot=True, first_r=first_r)
+    return (await member.call(donor, rounds_pb2.Request(head=query), member.silence_s())).head
+
+
+def _wanted_forks(member: Member) -> Sequence[Fork]:
+    return member.state.forks if member.outlook.crossing is None else member.outlook.crossing.forks
+
+
+def _prefers_snapshot(member: Member, donor: PeerId, head: state_pb2.Head) -> bool:
+    """Whether a snapshot moves fewer bytes than the entries, or is the only way; says why."""
+    ahead = head.r - member.state.r
+    if not head.HasField("snapshot") or head.snapshot.r <= member.state.r or not leads_to(head.snapshot.header, _wanted_forks(member)):
+        return False
+    whole = snapshot_bytes(member.run) + head.after_snapshot_bytes
+    by_snapshot = f"the snapshot of entry {head.snapshot.r} with what follows is {whole / 1e6:.2f} MB"
+    if not head.replay_bytes:
+        why = f"{donor[:8]} holds entries from {head.oldest_entry} on only; {by_snapshot}"
+    else:
+        way = "taking the snapshot" if whole < head.replay_bytes else "replaying"
+        why = f"{way}: the entries are {head.replay_bytes / 1e6:.2f} MB, {by_snapshot}"
+    member.ports.note(f"{ahead} entries behind; {why}")
+    return not head.replay_bytes or whole < head.replay_bytes
+
+
+async def _take_snapshot(member: Member, donor: PeerId, head: state_pb2.Head) -> None:
+    donors = member.within_reach((donor, *(m.peer for m in head.view)))
+    spool = member.ports.store.spool
+    begun = await member.ports.run_blocking(spool.target)
+    if begun is not None and begun[0] <= member.state.r:
+        await member.ports.run_blocking(spool.drop)
     tensors = OuterTensors(torch.zeros_like(member.tensors.anchor), torch.zeros_like(member.tensors.momentum))
-    forks = member.state.forks if member.outlook.crossing is None else member.outlook.crossing.forks
-    snapshot = await download_snapshot(member.ports, member.run, tensors, donors, forks)
-    if not await member.adopt(snapshot, tensors):
-        raise PeerFault(donors[0], f"its newest snapshot is of entry {snapshot.r}, this member is at {member.state.r}")
+    member.wait(f"the snapshot of {names(tuple(donors))}")
+    snapshot = await download_snapshot(member.ports, member.run, tensors, donors, _wanted_forks(member))
+    adopted = await member.adopt(snapshot, tensors)
+    await member.ports.run_blocking(spool.drop)
+    if not adopted:
+        raise PeerFault(donor, f"its newest snapshot is of entry {snapshot.r}, this member is at {member.state.r}")
 
 
 # -- from this node's own disk ------------------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import Part, next_members
 from decentra.rounds import leases
 from decentra.rounds.contribute import sits_out
+from decentra.rounds.flows import names
 from decentra.rounds.offers import Offer, close_deadline_s, gathered, half_offered, heartbeat_period_s, held_everywhere
 from decentra.rounds.owner import owned
 from decentra.rounds.partition import next_parts, owners_of
+from decentra.rounds.status import link_says
 from decentra.rounds.view import admissible, next_view_stands, overdue
 from decentra.types import PeerId
 
@@ -37,8 +39,8 @@ def deadline_s(member: Member, start_s: float, attempt: int) -> float:
 def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[tuple[Part, ...], list[Offer], bool]:
     """(map, offers held whole, whether everyone waited for has offered and is held, or nobody will offer in this sync).
 
-    settled: silence has had time to show. Then members not heard are not waited for, and this leader reduces the parts
-    of silent owners itself, for what it holds it knows; those of an owner that failed, at once.
+    settled: silence has had time to show. Then members not heard are not waited for, nor the parts that they offered, and
+    this leader reduces the parts of silent owners itself, for what it holds it knows; those of an owner that failed, at once.
     """
     state = member.state
     if not state.started(member.run.config.start_members):
@@ -57,13 +59,15 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
         ready = held_everywhere(member.book.offers, parts, held)
     expected = [p for p in state.expected() if p in heard or not settled]
     awaited = [p for p in expected if p not in member.book.offers and not _sits_out(member, p)]
-    unheld = [o.sender for o in member.book.offers.values() if o not in ready]
+    unheld = [o.sender for o in member.book.offers.values() if o not in ready and (o.sender in heard or not settled)]
     if awaited:
         steps = [(member.beats[p].num_steps - member.beats[p].steps_done, p) for p in awaited if p in member.beats]
         behind = max(steps, default=(0, awaited[0]))
-        member.wait(f"offers of {len(awaited)} members; {behind[1][:8]} has {behind[0]} steps to go")
+        member.wait(f"offers of {names(tuple(awaited))}", f"{behind[1][:8]} has {behind[0]} steps to go")
     elif unheld:
-        member.wait(f"owners to hold the parts of {', '.join(p[:8] for p in unheld)}")
+        roots = [member.book.offers[sender].root for sender in unheld]
+        lacking = dict.fromkeys(p.owner for p in parts if any(root not in held.get(p.owner, ()) for root in roots))
+        member.wait(f"owners to hold the parts of {names(tuple(unheld))}: {names(tuple(lacking))}", link_says(member))
     return parts, ready, not awaited and not unheld
 
 

@@ -16,6 +16,7 @@ from decentra.ledger.entry import Entry
 from decentra.ledger.state import OuterTensors
 from decentra.rounds import catchup, heads, replica
 from decentra.rounds.outlook import Suspect
+from decentra.rounds.snapshots import download_snapshot
 from decentra.types import Digest, PeerId
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ async def _take_from_others(member: Member, holders: tuple[PeerId, ...]) -> None
     donors = [p for p in dict.fromkeys((*holders, *member.state.peers())) if p != member.peer]
     tensors = OuterTensors(torch.zeros_like(member.tensors.anchor), torch.zeros_like(member.tensors.momentum))
     try:
-        snapshot = await catchup.download_snapshot(member.ports, member.run, tensors, donors, member.state.forks)
+        snapshot = await download_snapshot(member.ports, member.run, tensors, donors, member.state.forks)
     except PeerError as error:
         member.ports.note(f"no snapshot yet: {error}")
         member.behind = donors[0] if donors else None

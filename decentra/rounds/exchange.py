@@ -12,6 +12,7 @@ from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import drift, records
 from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
 from decentra.rounds.contribute import sits_out
+from decentra.rounds.flows import names
 from decentra.rounds.parts import parts_to_hold
 from decentra.rounds.status import Beat
 from decentra.rounds.view import announcement_fault, is_quorum, leader_order
@@ -52,11 +53,13 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             if isinstance(error, PeerFault):
                 member.ports.note(f"leader {error}")
             failures += FAILURES_TO_SILENCE if isinstance(error, PeerFault) else 1
-            if failures >= FAILURES_TO_SILENCE and attempt >= len(order) - 1:
-                member.wait(f"a leader: no member that can be dialled answers ({', '.join(p[:8] for p in order)})")
+            if attempt >= len(order) - 1:
+                member.wait(f"a leader: no member that can be dialled answers ({names(order)})")
+            else:
+                member.wait(f"leader {leader[:8]} to answer")
         else:
             failures = 0
-            member.rtt_s = 0.8 * member.rtt_s + 0.2 * (member.now() - sent)
+            member.trip.saw(member.now() - sent)
             if not _follows(member, r, attempt):
                 return
             hear_leader(member, leader, reply)

@@ -13,8 +13,10 @@ from decentra.ledger.entry import Counted, Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
 from decentra.rounds import accept, ballot, compose, exchange, owner, records
-from decentra.rounds.bounds import MAX_PHASE_CHARS
+from decentra.rounds.bounds import MAX_LIST, MAX_PHASE_CHARS
+from decentra.rounds.flows import names
 from decentra.rounds.offers import Offer
+from decentra.rounds.status import link_says
 from decentra.rounds.view import is_quorum
 from decentra.types import PeerId
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
@@ -214,7 +216,7 @@ async def _reduced(
         parts=records.to_parts(parts),
         offers=[records.to_signed(o.signed) for o in offers],
     )
-    member.wait(f"the reductions of {len(owners)} owners")
+    member.wait(f"the reductions of {names(tuple(owners))}", link_says(member))
     size = exchange.entry_bytes_expected(member)
 
     async def ask(peer: PeerId) -> list[Sum]:
@@ -224,6 +226,8 @@ async def _reduced(
             report = (await member.call(peer, rounds_pb2.Request(close=close), member.patience_s(size))).report
         if report.close_digest != records.close_digest(close):
             raise _Conceded(f"owner {peer[:8]} reported another close")
+        if len(report.sums) > len(parts) or sum(len(each.terms) for each in report.sums) > MAX_LIST:
+            raise _Conceded(f"owner {peer[:8]} reported {len(report.sums)} sums for a map of {len(parts)} parts")
         return list(records.of_sums(report.sums))
 
     sums: list[Sum] = []
@@ -281,6 +285,7 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
     while not is_quorum(state.members, votes):
         if all(task.done() for task in asked) or _gone(member, state.r, attempt):
             raise _Conceded(f"no quorum of votes: {'; '.join(refusals)}", max(promised))
+        member.wait(f"votes of {names(tuple(p for p in state.peers() if p not in votes))}", link_says(member))
         await member.changed.wait(member.period_s())
     certificate = ballot.Certificate(state.r, attempt, entry_digest(entry), tuple(votes[p] for p in sorted(votes)))
     return swarm_pb2.CertifiedEntry(entry=entry, certificate=records.certificate_bytes(certificate)).SerializeToString()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 from decentra.errors import PeerError, PeerUnreachable
 from decentra.rounds import catchup, contribute, drift, exchange, lead, lookout, meeting, owner
 from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
+from decentra.rounds.status import waiting_sentence
 from decentra.rounds.view import dialable_shortage, leader_order
 from decentra.types import PeerId
 
@@ -98,14 +100,24 @@ async def _pass_on(member: Member) -> None:
 
 
 async def _refresh_contacts(member: Member) -> None:
-    """Keep learning how to dial peers from the directory."""
-    while True:
+    """Keep learning how to dial peers from the directory.
+
+    A newcomer that gets nowhere asks one of those it finds there, as it did when it joined: the whole view that it knows may
+    have gone since.
+    """
+    stood_at = -1
+    for turn in itertools.count():
         member.outlook.known = tuple(await meet(member.ports, member.run.run_id))
+        strangers = [peer for peer in member.outlook.known if member.state.member(peer) is None]
+        if strangers and not member.in_view() and member.state.r == stood_at and member.behind is None:
+            member.behind = strangers[turn % len(strangers)]
+            member.changed.notify()
+        stood_at = member.state.r
         await asyncio.sleep(CONTACTS_PERIOD_S)
 
 
 async def _speak_up(member: Member) -> None:
-    """Nothing waits silently: after 5 s say for whom and in which phase, then ever more rarely."""
+    """Nothing waits silently: after 5 s say for whom, in which phase, for how many bytes at what rate, then ever more rarely."""
     said, gap, warned = "", SPEAK_UP_AFTER_S, ""
     while True:
         await asyncio.sleep(1.0)
@@ -118,5 +130,6 @@ async def _speak_up(member: Member) -> None:
         if member.waiting_for != said:
             gap = SPEAK_UP_AFTER_S
         if waited >= gap:
-            member.ports.note(f"entry {member.state.r}, sync {member.state.sync}: waiting for {member.waiting_for} since {waited:.0f} s")
+            what = waiting_sentence(member, SPEAK_UP_AFTER_S / 2)
+            member.ports.note(f"entry {member.state.r}, sync {member.state.sync}: waiting since {waited:.0f} s for {what}")
             said, gap = member.waiting_for, 2 * waited

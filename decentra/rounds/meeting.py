@@ -15,6 +15,7 @@ from decentra.rounds import catchup, heads, lineage, records, replica
 from decentra.rounds.ballot import VotePayload, certificate_fault
 from decentra.rounds.forks import fork_of, open_forced
 from decentra.rounds.outlook import Crossing
+from decentra.rounds.snapshots import download_snapshot
 from decentra.rounds.view import is_quorum
 from decentra.types import PeerId
 from decentra.wire.v1 import swarm_pb2
@@ -134,5 +135,5 @@ async def cross(member: Member) -> None:
 
 async def _take_its_snapshot(member: Member, crossing: Crossing) -> None:
     tensors = OuterTensors(torch.zeros_like(member.tensors.anchor), torch.zeros_like(member.tensors.momentum))
-    snapshot = await catchup.download_snapshot(member.ports, member.run, tensors, crossing.donors, crossing.forks)
+    snapshot = await download_snapshot(member.ports, member.run, tensors, crossing.donors, crossing.forks)
     await replica.replace(member, snapshot, tensors, f"{member.state.lineage[:16] or 'first'}-{member.state.r}")

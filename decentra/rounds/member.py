@@ -22,7 +22,7 @@ from decentra.ledger.entry import Entry
 from decentra.ledger.state import Fork, OuterTensors, Part, State, from_header
 from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.store import Snapshot, Vote
-from decentra.rounds import drift, meeting, records
+from decentra.rounds import bounds, drift, meeting, records
 from decentra.rounds.ballot import fresh
 from decentra.rounds.carried import Carried
 from decentra.rounds.chase import Chases
@@ -31,6 +31,7 @@ from decentra.rounds.forks import fork_of
 from decentra.rounds.moves import Moves
 from decentra.rounds.offers import Offer, OfferBook, offer_fault
 from decentra.rounds.outlook import Outlook
+from decentra.rounds.pacing import RoundTrip
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
 from decentra.rounds.residuals import Residuals
@@ -75,9 +76,9 @@ class Member:
         self.history: deque[RoundReport] = deque(maxlen=HISTORY_ENTRIES)
         self.last_certified: bytes = b""
         self.marks: dict[str, float] = {}
-        self.waiting_for = "the first entry"
+        self.waiting_for, self.waiting_detail = "the first entry", ""
         self.waiting_since_s = self.now()
-        self.rtt_s = 0.1
+        self.trip = RoundTrip()
         self.heldout_loss: dict[int, float] = {}
         self.train_loss: dict[int, float] = {}
         self.compute_s = 0.0
@@ -114,7 +115,7 @@ class Member:
 
     def period_s(self) -> float:
         """Heartbeat period: four control round trips at least."""
-        return max(PERIOD_FLOOR_S, 4 * self.rtt_s)
+        return max(PERIOD_FLOOR_S, 4 * self.trip.now_s)
 
     def silence_s(self) -> float:
         """How long without a word counts as silence."""
@@ -143,8 +144,9 @@ class Member:
         hidden = set() if self.me.dialable else {m.peer for m in self.state.members if not m.dialable}
         return [peer for peer in dict.fromkeys(peers) if peer and peer != self.peer and peer not in hidden]
 
-    def wait(self, what: str) -> None:
-        """Say what is being waited for now."""
+    def wait(self, what: str, detail: str = "") -> None:
+        """Say for what and whom this member waits now. A detail may change while the wait stays the same."""
+        self.waiting_detail = detail
         if what != self.waiting_for:
             self.waiting_for, self.waiting_since_s = what, self.now()
 
@@ -188,10 +190,16 @@ class Member:
         """One control message. Raises PeerError."""
         request.run_id, request.lineage = self.run.run_id, bytes.fromhex(self.state.lineage)
         data = await self.ports.transport.call(peer, request.SerializeToString(), timeout_s)
+        kind = request.WhichOneof("kind") or ""
+        if fault := bounds.reply_fault(kind, data, len(self.state.members)):
+            raise PeerFault(peer, fault)
         try:
-            return rounds_pb2.Reply.FromString(data)
+            reply = rounds_pb2.Reply.FromString(data)
         except DecodeError as error:
             raise PeerFault(peer, f"its reply cannot be read: {error}") from error
+        if reply.WhichOneof("kind") != bounds.REPLY_TO[kind]:
+            raise PeerFault(peer, f"its reply to a {kind} is a {reply.WhichOneof('kind')}")
+        return reply
 
     async def tell(self, peer: PeerId, request: rounds_pb2.Request) -> None:
         """One control message whose answer does not matter; to be spawned. Raises PeerError."""
@@ -270,19 +278,20 @@ class Member:
 
     def take_over(self, snapshot: Snapshot, tensors: OuterTensors) -> None:
         """Put a snapshot in place of log and tensors; blocks."""
-        self.ports.store.restart_log()
+        # A crash in between leaves the snapshot and a log that ends before it.
         self.ports.store.save_snapshot(snapshot, tensors, self.run.machine.fragments)
+        self.ports.store.restart_log()
         self.tensors.anchor.copy_(tensors.anchor)
         self.tensors.momentum.copy_(tensors.momentum)
 
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
-        self.state, self.hash, self.last_certified = state, state_hash, certified
+        before, self.state, self.hash, self.last_certified = self.state, state, state_hash, certified
         if entry.sync is not None:
             self.carried.decided(self.own is not None and self.own.root in {c.root for c in entry.counted})
         if not self.in_view():
             self.carried.restart()
         self.mark("applied")
-        self.history.append(report_of(self, entry, ballot))
+        self.history.append(report_of(self, before, entry, ballot))
         self._turn(entry.sync is not None)
 
     def start_anew(self) -> None:

@@ -12,12 +12,12 @@ from decentra.ledger.entry import Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
 from decentra.rounds import exchange, records
-from decentra.rounds.fetch import pull_blocks
+from decentra.rounds.download import pull_blocks
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution, parts_to_hold
 from decentra.rounds.reduction import not_finite, reduce
 from decentra.rounds.validate import close_fault
-from decentra.types import Digest, PeerId
+from decentra.types import BLOCK_CHUNKS, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
 
 if TYPE_CHECKING:
@@ -34,11 +34,14 @@ def owned(member: Member) -> list[Part]:
 async def pull_parts(member: Member) -> None:
     """As an owner: pull one's blocks of every offer, one stream a sender; until cancelled."""
     running: dict[Digest, asyncio.Task[None]] = {}
+    complained: set[Digest] = set()
     try:
         while True:
             for offer in list(member.book.offers.values()):
-                if offer.root not in running and offer.sender != member.peer and not member.parts.holds(offer.root, owned(member)):
-                    running[offer.root] = asyncio.ensure_future(_pull_offer(member, offer))
+                lacking = any(member.parts.missing(offer, part) is not None for part in owned(member))
+                if lacking and offer.root not in running and offer.sender != member.peer:
+                    running[offer.root] = asyncio.ensure_future(_pull_offer(member, offer, complained))
+            complained.intersection_update(running)
             await member.changed.wait(1.0)
             for root in [root for root, task in running.items() if task.done()]:
                 running.pop(root).result()
@@ -47,21 +50,27 @@ async def pull_parts(member: Member) -> None:
             task.cancel()
 
 
-async def _pull_offer(member: Member, offer: Offer) -> None:
+async def _pull_offer(member: Member, offer: Offer, complained: set[Digest]) -> None:
     try:
         await pull_contribution(member, offer, owned(member))
         member.changed.notify()
     except PeerError as error:
-        member.ports.note(f"parts of sync {offer.sync}: {error}")
+        if offer.root not in complained:
+            member.ports.note(f"parts of sync {offer.sync}: {error}")
+        complained.add(offer.root)
         await asyncio.sleep(member.period_s())
 
 
 async def pull_contribution(member: Member, offer: Offer, parts: list[Part]) -> None:
     """Hold the blocks of these parts of a contribution. Raises PeerError."""
     for part in parts:
+        if member.fetcher.is_silent(offer.sender):
+            await _pull_around(member, offer, part)
+            continue
         try:
             await _pull_part(member, offer, part, offer.sender)
         except PeerError:
+            member.fetcher.was_silent(offer.sender)
             await _pull_around(member, offer, part)
 
 
@@ -89,16 +98,20 @@ async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, r
     start, size = member.now(), 0
     blocks = num_blocks(offer.num_chunks)
     chunk_bytes = member.run.machine.codecs[offer.codec].chunk_bytes
-    stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, member.silence_s())
-    async with aclosing(stream):
-        async for number, data, digests in stream:
-            if member.book.offers.get(offer.sender) is not offer:
-                return
-            rows = block_slice(number, 1, offer.num_chunks)
-            if len(data) != (rows.stop - rows.start) * chunk_bytes:
-                raise PeerFault(source, f"block {number} of a contribution has {len(data)} bytes")
-            member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
-            size += len(data)
+    idle_s = member.fetcher.idle_s(BLOCK_CHUNKS * chunk_bytes)
+    stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, idle_s)
+    to_come = min(len(wanted) * BLOCK_CHUNKS, offer.num_chunks) * chunk_bytes
+    with member.ports.flows.flow(f"parts of sync {offer.sync}", (source,), to_come, start) as flow:
+        async with aclosing(stream):
+            async for number, data, digests in stream:
+                if member.book.offers.get(offer.sender) is not offer:
+                    return
+                rows = block_slice(number, 1, offer.num_chunks)
+                if len(data) != (rows.stop - rows.start) * chunk_bytes:
+                    raise PeerFault(source, f"block {number} of a contribution has {len(data)} bytes")
+                member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
+                size += len(data)
+                flow.moved(len(data), member.now())
     member.fetcher.saw(size, member.now() - start)
 
 

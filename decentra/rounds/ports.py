@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
+from google.protobuf.message import DecodeError
 
 from decentra.codec.base import num_blocks
 from decentra.config import RunConfig, run_from_bytes
 from decentra.directory.base import Directory
+from decentra.errors import PeerFault
 from decentra.ledger.apply import Machine
 from decentra.ledger.chain import digest
 from decentra.ledger.store import Store
 from decentra.outer.layout import Layout, Slot
-from decentra.rounds.fetch import DIGEST_BYTES
+from decentra.rounds.download import DIGEST_BYTES
+from decentra.rounds.flows import Flows
 from decentra.rounds.records import DOMAIN_MANIFEST, read_record
 from decentra.seams import Signer, Verifier
 from decentra.transport.base import Contact, Transport
 from decentra.types import Digest, PeerId, SlotPlan, SlotResult
-from decentra.wire.v1 import swarm_pb2
+from decentra.wire.v1 import rounds_pb2, swarm_pb2
+
+CALL_TIMEOUT_S = 15.0
 
 if TYPE_CHECKING:
     from decentra.rounds.reachability import DialBack
@@ -74,6 +79,7 @@ class Ports:
     note: Callable[[str], None]
     keep_snapshots: int = 2
     dial_back: DialBack | None = None
+    flows: Flows = field(default_factory=Flows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +150,16 @@ def read_manifest(signed: bytes, verifier: Verifier, make_machine: MakeMachine) 
         token_digest=m.token_digest,
         operator_keys=tuple(m.operator_keys),
     )
+
+
+async def call(transport: Transport, run_id: bytes, peer: PeerId, request: rounds_pb2.Request) -> rounds_pb2.Reply:
+    """One control message of a node that is not a member yet. Raises PeerError."""
+    request.run_id = run_id
+    data = await transport.call(peer, request.SerializeToString(), CALL_TIMEOUT_S)
+    try:
+        return rounds_pb2.Reply.FromString(data)
+    except DecodeError as error:
+        raise PeerFault(peer, f"its reply cannot be read: {error}") from error
 
 
 def learn_record(ports: Ports, run_id: bytes, signed: bytes) -> swarm_pb2.Record:

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from decentra.errors import PeerError, RefusedError
-from decentra.rounds.catchup import call
-from decentra.rounds.ports import Ports
+from decentra.rounds.ports import Ports, call
 from decentra.types import PeerId
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
 

@@ -16,7 +16,7 @@ from decentra.ledger.entry import Counted, Entry, Sum, Term
 from decentra.ledger.state import Member, Part
 from decentra.ledger.store import Snapshot
 from decentra.rounds.ballot import Certificate, VotePayload
-from decentra.rounds.bounds import MAX_LIST, MAX_OFFER_BYTES
+from decentra.rounds.bounds import MAX_LIST, MAX_OFFER_BYTES, lists_fault
 from decentra.rounds.offers import Offer
 from decentra.seams import Verifier
 from decentra.types import Digest, Intervals, PeerId
@@ -127,7 +127,8 @@ def entry_bytes(entry: Entry) -> bytes:
 def parse_entry(data: bytes) -> Entry:
     """Read an entry. Raises ValueError."""
     message = _parse(swarm_pb2.Entry, data)
-    _refuse_long_lists(message)
+    if fault := lists_fault(message):
+        raise ValueError(fault)
     return Entry(
         run_id=message.run_id,
         lineage=message.lineage.hex(),
@@ -148,19 +149,6 @@ def parse_entry(data: bytes) -> Entry:
         next_parts=of_parts(message.next_parts),
         settings=message.settings.decode(),
     )
-
-
-def _refuse_long_lists(message: swarm_pb2.Entry) -> None:
-    lists = [
-        (message.counted, message.sums, message.heard, message.admitted, message.removed, message.returned, message.granted),
-        (message.next_parts,),
-    ]
-    size = max(len(each) for group in lists for each in group)
-    if size <= MAX_LIST:
-        inner = [c.claim for c in message.counted] + [i.intervals for i in (*message.returned, *message.granted)]
-        size = sum(map(len, inner)) + sum(len(s.terms) for s in message.sums)
-    if size > MAX_LIST:
-        raise ValueError(f"an entry with a list of {size} elements is over the limit of {MAX_LIST}")
 
 
 def vote_payload(vote: VotePayload) -> bytes:

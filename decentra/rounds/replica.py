@@ -53,6 +53,7 @@ async def _replace(member: Member, snapshot: Snapshot, tensors: OuterTensors, as
     async with member.commit_lock:
         folder = await member.ports.run_blocking(member.ports.store.set_aside, aside)
         await member.ports.run_blocking(member.take_over, snapshot, tensors)
+        await member.ports.run_blocking(member.ports.store.spool.drop)
         left, member.state = member.state, from_header(snapshot.header)
         member.hash, member.last_certified = snapshot.state_hash(), b""
         shared = lineage.shared_entries(left.forks, member.state.forks)

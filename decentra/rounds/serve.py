@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
 from decentra.config import differing_keys, run_from_bytes
-from decentra.errors import PeerError, RefusedError
+from decentra.errors import PeerError, RefusedError, SetupError
 from decentra.ledger.chain import digest
 from decentra.rounds import accept, bounds, compose, exchange, owner, records
-from decentra.rounds.fetch import digest_frames
 from decentra.rounds.heads import head_of, oldest_entry
 from decentra.rounds.meeting import called
+from decentra.rounds.replay_cost import replay_bytes
+from decentra.rounds.snapshots import snapshot_bytes
 from decentra.rounds.status import status_of
+from decentra.rounds.streams import Streams
 from decentra.rounds.view import is_quorum
+from decentra.transport.base import MAX_CALL_BYTES
 from decentra.types import PROTOCOL_VERSION, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
 
@@ -30,6 +34,7 @@ MAX_REASON_CHARS = 500
 RECORDS_REPLY_BYTES = 1 << 20
 STATUS_PERIOD_S = 0.5
 STATUS_ROUNDS = 1024
+ENTRIES_REPLY_BYTES = MAX_CALL_BYTES - (64 << 10)
 
 
 class Server:
@@ -37,6 +42,7 @@ class Server:
 
     def __init__(self) -> None:
         self.member: Member | None = None
+        self._streams = Streams()
 
     async def on_call(self, sender: PeerId, request: bytes) -> bytes:
         """See transport.base.Handler."""
@@ -52,6 +58,9 @@ class Server:
             return (await _ANSWERS[kind](member, sender, getattr(message, kind))).SerializeToString()
         except RefusedError:
             raise
+        except SetupError as error:
+            member.ports.note(f"a message of {sender[:8]} cannot be answered: {error}")
+            raise RefusedError(f"it cannot write to its disk: {error}") from error
         except PeerError as error:
             raise RefusedError(f"needed another peer: {error}"[:MAX_REASON_CHARS]) from error
         except (ValueError, DecodeError) as error:
@@ -68,29 +77,9 @@ class Server:
             raise RefusedError(str(error)) from error
         if message.run_id != member.run.run_id:
             raise RefusedError(f"the pull is for another run than {member.run.run_id.hex()[:8]}")
-        first, last = message.first_block, message.first_block + message.num_blocks
-        if message.WhichOneof("what") == "contribution_root":
-            if message.relay:
-                await owner.relay(member, message.contribution_root, message.first_block, message.num_blocks)
-            held = member.parts.held.get(message.contribution_root)
-            if held is None or last > len(held.block_digests) or any(b not in held.blocks for b in range(first, last)):
-                raise RefusedError(f"contribution {message.contribution_root.hex()[:12]} is not held here")
-            blocks = held.blocks
-            for frame in digest_frames(held.block_digests):
+        async with aclosing(self._streams.frames(member, message)) as frames:
+            async for frame in frames:
                 yield frame
-            for number in range(first, last):
-                yield bytes(blocks[number])
-            return
-        try:
-            stored = await member.ports.run_blocking(member.ports.store.served, message.object_digest)
-        except KeyError:
-            raise RefusedError(f"object {message.object_digest.hex()[:12]} is not held here") from None
-        if last > len(stored.block_digests):
-            raise RefusedError(f"object {message.object_digest.hex()[:12]} has {len(stored.block_digests)} blocks, not {last}")
-        for frame in digest_frames(stored.block_digests):
-            yield frame
-        for number in range(first, last):
-            yield bytes(stored.data[number * stored.block_bytes : (number + 1) * stored.block_bytes])
 
     def _ready(self) -> Member:
         if self.member is None:
@@ -187,18 +176,31 @@ async def _commit(member: Member, sender: PeerId, message: swarm_pb2.CertifiedEn
     return rounds_pb2.Reply(done=rounds_pb2.Done(note="applied" if applied else f"at entry {member.state.r}"))
 
 
+def _replay_bytes(member: Member, first_r: int, end_r: int) -> int:
+    """Bytes of entries first_r to end_r - 1 with their blobs, counted up to two snapshots."""
+    entries = member.ports.store.entries(first_r, max(0, end_r - first_r))
+    return replay_bytes(member.run.machine, (certified for _, certified in entries), 2 * snapshot_bytes(member.run))
+
+
 async def _head(member: Member, sender: PeerId, message: state_pb2.HeadQuery) -> rounds_pb2.Reply:
     store, head = member.ports.store, head_of(member)
     # Only certified states are donated: S_r is certified by entry r, S_0 by the manifest.
     certified = [r for r in store.snapshots() if r < member.state.r or r == 0]
+    chosen = message.snapshot_r if message.HasField("snapshot_r") and message.snapshot_r in certified else max(certified, default=0)
     if message.with_snapshot and certified:
-        head.snapshot.CopyFrom(records.to_snapshot(store.snapshot(certified[-1])))
+        head.snapshot.CopyFrom(records.to_snapshot(store.snapshot(chosen)))
+    if message.HasField("first_r"):
+        after_r = max(message.first_r, chosen)
+        head.after_snapshot_bytes = await member.ports.run_blocking(_replay_bytes, member, after_r, member.state.r)
+        if head.oldest_entry <= message.first_r:
+            before = await member.ports.run_blocking(_replay_bytes, member, message.first_r, chosen)
+            head.replay_bytes = before + head.after_snapshot_bytes
     return rounds_pb2.Reply(head=head)
 
 
 async def _entries(member: Member, sender: PeerId, message: state_pb2.EntriesQuery) -> rounds_pb2.Reply:
     limit = min(message.limit, ENTRIES_A_REPLY) if message.first_r >= oldest_entry(member) else 0
-    found = member.ports.store.entries(message.first_r, limit)
+    found = member.ports.store.entries(message.first_r, limit, ENTRIES_REPLY_BYTES)
     return rounds_pb2.Reply(entries=state_pb2.Entries(entries=[swarm_pb2.CertifiedEntry.FromString(data) for _, data in found]))
 
 

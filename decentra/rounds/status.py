@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from decentra.ledger import intervals
 from decentra.ledger.entry import Entry
 from decentra.ledger.state import Member as ViewMember
-from decentra.types import Digest, RoundReport
+from decentra.ledger.state import Part, State
+from decentra.rounds.flows import names
+from decentra.types import Digest, PeerId, RoundReport
 
 if TYPE_CHECKING:
     from decentra.rounds.member import Member
@@ -32,6 +34,19 @@ class Beat:
     """How soon it was told to speak again."""
 
 
+def waiting_sentence(member: Member, moving_for_s: float = 0.0) -> str:
+    """For what and whom a member waits, and which bytes are under way (since `moving_for_s` at least) from whom, how fast."""
+    detail = f" ({member.waiting_detail})" if member.waiting_detail else ""
+    return "; ".join([member.waiting_for + detail, *member.ports.flows.sentences(member.now(), moving_for_s)])
+
+
+def link_says(member: Member) -> str:
+    """What the due sync moves to each member, and how fast this node's link is: how long what others do may take."""
+    machine = member.run.machine
+    size = machine.fragments[member.state.sync % len(machine.fragments)].num_chunks * machine.codecs[machine.down].chunk_bytes
+    return f"up to {size / 1e6:.2f} MB each, {member.fetcher.rate_bytes_per_s / 1e6:.2f} MB/s here"
+
+
 def status_of(member: Member) -> dict[str, Any]:
     """Where this member stands: state, view, waiting, losses, bytes and the reports of its rounds."""
     state = member.state
@@ -39,6 +54,7 @@ def status_of(member: Member) -> dict[str, Any]:
     done, planned = member.ports.trainer.progress()
     return {
         "peer": member.peer,
+        "incarnation": member.me.incarnation,
         "run": member.run.config.name,
         "run_id": member.run.run_id.hex(),
         "entry": state.r,
@@ -53,8 +69,10 @@ def status_of(member: Member) -> dict[str, Any]:
         "heard": list(member.heard() if member.leading else member.leader_heard),
         "attempt": member.attempt,
         "leading": member.leading,
+        "phase": phase_of(member),
+        "offers": len(member.book.offers),
         "owns": [p.num_blocks for p in state.parts if p.owner == member.peer],
-        "waiting_for": member.waiting_for,
+        "waiting_for": waiting_sentence(member),
         "waiting_s": round(member.now() - member.waiting_since_s, 3),
         "steps_done": done,
         "num_steps": planned,
@@ -73,15 +91,25 @@ def status_of(member: Member) -> dict[str, Any]:
     }
 
 
-def report_of(member: Member, entry: Entry, ballot: int) -> RoundReport:
-    """What the round of an entry did, as this member saw it; the entry has just been applied."""
+def phase_of(member: Member) -> str:
+    """Where the round of the due entry stands, as this member sees it: train (offers are missing), transfer, reduce, ballot."""
+    if "proposed" in member.marks:
+        return "ballot"
+    if "closed" in member.marks:
+        return "reduce"
+    heard = member.heard() if member.leading else member.leader_heard
+    awaited = [p for p in member.state.expected() if p in heard]
+    return "transfer" if awaited and all(p in member.book.offers for p in awaited) else "train"
+
+
+def report_of(member: Member, before: State, entry: Entry, ballot: int) -> RoundReport:
+    """What the round of an entry did, as this member saw it; the entry has just been applied to `before`."""
     marks, now = member.marks, member.now()
     made, last = marks.get("offered", now), marks.get("last_offer", now)
     closed = marks.get("closed", marks.get("proposed", now))
     proposed, certified = marks.get("proposed", now), marks.get("certified", now)
     up, down = member.ports.transport.counters()
     counted = {c.sender for c in entry.counted}
-    left_out = {p: "not heard" if p not in entry.heard else "not offered in time" for p in member.state.expected() if p not in counted}
     report = RoundReport(
         entry=entry.r,
         sync=entry.sync,
@@ -106,7 +134,31 @@ def report_of(member: Member, entry: Entry, ballot: int) -> RoundReport:
             "apply": max(0.0, now - certified),
             "round": now - member.round_start_s,
         }
-        report.left_out = left_out
+        report.left_out = {p: _why_left_out(member, before, entry, p) for p in before.expected() if p not in counted}
         report.heldout_loss = member.heldout_loss.get(entry.sync)
         member.bytes_seen = (up, down)
     return report
+
+
+def _why_left_out(member: Member, before: State, entry: Entry, peer: PeerId) -> str:
+    """Why a contribution was not counted, as far as this member knows; a leader knows most."""
+    beat, offer = member.beats.get(peer), member.book.offers.get(peer)
+    if (beat is not None and beat.sits_out) or (peer == member.peer and offer is None and member.sits_out_sync >= before.sync):
+        return "sat the sync out"
+    if peer not in entry.heard:
+        if not member.leading:
+            return "not heard by the leader"
+        return f"not heard since {member.now() - (beat.time_s if beat else member.round_start_s):.0f} s{'' if beat else ' or longer'}"
+    if offer is None:
+        steps = f" ({beat.num_steps - beat.steps_done} steps to go)" if beat is not None and beat.num_steps else ""
+        return f"did not offer in time{steps}"
+    lacking = dict.fromkeys(p.owner for p in before.parts if _lacks(member, offer.root, p))
+    return f"its parts were not held by {names(tuple(lacking))}" if lacking else "its parts were not held by all owners in time"
+
+
+def _lacks(member: Member, root: Digest, part: Part) -> bool:
+    """Whether an owner is known not to hold its part."""
+    if part.owner == member.peer:
+        return not member.parts.holds(root, [part])
+    beat = member.beats.get(part.owner)
+    return root not in beat.held if beat is not None else member.leading

@@ -21,6 +21,7 @@ from decentra.model.generate import generate
 from decentra.model.presets import preset
 from decentra.observe.plot import plot_run
 from decentra.observe.summary import losses, summarize
+from decentra.sim.kills import ROLES, kills
 from decentra.sim.offline import open_state
 from decentra.sim.processes import Play, ProcessSwarm, Show
 from decentra.train.evaluate import evaluate
@@ -43,6 +44,7 @@ class Settings:
     cache: Path
     seed: int
     time_limit_s: float
+    kill: str
 
 
 def demo_run(settings: Settings) -> RunConfig:
@@ -59,7 +61,17 @@ def demo_run(settings: Settings) -> RunConfig:
     )
     check_run(run, "decentra demo")
     parse_link(settings.link)
+    roles_of(settings.kill)
     return run
+
+
+def roles_of(kill: str) -> list[str]:
+    """The roles that --kill names, in order. Raises ConfigError."""
+    roles = [role.strip() for role in kill.split(",") if role.strip()]
+    for role in roles:
+        if role not in ROLES:
+            raise ConfigError(f"--kill {kill!r}: role {role!r} is not known; name {' and '.join(ROLES)}, with commas, or give ''")
+    return roles
 
 
 def make_out(out: Path) -> None:
@@ -76,9 +88,9 @@ def make_out(out: Path) -> None:
 async def play_demo(settings: Settings, run: RunConfig, show: Show) -> ProcessSwarm:
     """The swarm after its end. Raises SetupError where it did not start or did not end."""
     make_out(settings.out)
-    third = max(1, settings.rounds // 3)
-    kill_at = max(third + 1, 2 * settings.rounds // 3)
-    play = Play(run, settings.peers, settings.link, settings.out, settings.cache, third, kill_at, settings.time_limit_s)
+    join_at = max(1, settings.rounds // 3)
+    killed = kills(roles_of(settings.kill), join_at, settings.rounds)
+    play = Play(run, settings.peers, settings.link, settings.out, settings.cache, join_at, killed, settings.time_limit_s)
     async with ProcessSwarm(play, build.wiring(), show) as swarm:
         await swarm.begin()
         await swarm.watch(build.decode_door(swarm.join_string))
@@ -109,6 +121,7 @@ def report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dic
         wall_s=swarm.elapsed_s(),
         stopped=gone,
     )
+    summary["kills"] = [{**kill, "attempts": _attempts(ended, kill["entry"])} for kill in swarm.kills]
     summary["unigram_entropy"] = unigram
     summary["finished"] = len(ended) == len(swarm.daemons) - len(swarm.killed) and summary["rounds_committed"] == run.stop_syncs
     summary["replayed_hash"] = reached.state_hash.hex()
@@ -121,11 +134,16 @@ def report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dic
     return summary, [*_headline(summary, settings.out), *_samples(model, (survivor.state / "files/tokenizer.model").read_bytes(), run)]
 
 
+def _attempts(statuses: list[dict[str, Any]], entry: int) -> int | None:
+    """How many attempts an entry took, by a peer that saw it agreed."""
+    return next((r["attempts"] for status in statuses for r in status["rounds"] if r["entry"] == entry), None)
+
+
 def _headline(summary: dict[str, Any], out: Path) -> list[str]:
     hashes = sorted(set(summary["state_hash"].values()))
     same = "the same state hash" if summary["hashes_equal"] and len(hashes) == 1 else "DIFFERENT state hashes"
-    killed = ", ".join(p[:8] for p in summary["killed"]) or "nobody"
-    back = " (its lease went back to the pool)" if summary["killed"] and summary["killed_lease_returned"] else ""
+    killed = ", ".join(f"{kill['role']} {kill['peer'][:8]} in its {kill['phase']}" for kill in summary["kills"]) or "nobody"
+    back = " (leases went back to the pool)" if summary["killed"] and summary["killed_lease_returned"] else ""
     first = "?" if summary["loss_first"] is None else f"{summary['loss_first']:.2f}"
     lines = [
         f"{summary['rounds_committed']} outer steps, {summary['tokens_committed']:,} tokens in {summary['wall_s']:.0f} s; "

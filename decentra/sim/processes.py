@@ -21,19 +21,25 @@ from decentra.config import RunConfig, to_dict
 from decentra.errors import SetupError
 from decentra.node.status import Watcher
 from decentra.node.wiring import Door, Wiring
+from decentra.sim.daemons import Daemon, last_line
+from decentra.sim.kills import Kill, victim
 
 Show = Callable[[Sequence[dict[str, Any]], float, str], None]
 
-START_TIMEOUT_S = 120.0
+START_FLOOR_S = 120.0
+START_RATIO = 60
+"""The founder may take as many times as long as the bootstrap node took: on a slow machine both are slow."""
 POLL_S = 1.0
-CLOSE_S = 7.0
-"""Daemons told to end are gone in 5 s."""
-TRAINERS_END_S = 2.0
+POLL_TO_KILL_S = 0.05
+"""A round is in its middle for a second or so."""
+CLOSE_S = 15.0
+"""Daemons told to end are gone in 5 s, unless the machine is very busy."""
+TRAINERS_END_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """What happens: a late peer joins once `join_at` outer steps are committed, one is killed at `kill_at`; -1: never."""
+    """What happens: a late peer joins once `join_at` outer steps are committed (-1: never), and peers are killed."""
 
     run: RunConfig
     peers: int
@@ -41,21 +47,8 @@ class Play:
     out: Path
     cache: Path
     join_at: int
-    kill_at: int
+    kills: tuple[Kill, ...]
     time_limit_s: float
-
-
-@dataclass(slots=True)
-class Daemon:
-    """One node daemon of this machine."""
-
-    number: int
-    state: Path
-    process: subprocess.Popen[bytes]
-
-    def running(self) -> bool:
-        """Whether it still runs."""
-        return self.process.poll() is None
 
 
 @dataclass(slots=True)
@@ -72,19 +65,28 @@ class ProcessSwarm:
     dht: str = ""
     last_seen: dict[str, dict[str, Any]] = field(default_factory=dict)
     joined_late: list[str] = field(default_factory=list)
-    killed: list[str] = field(default_factory=list)
-    killed_lease: dict[str, int] = field(default_factory=dict)
+    kills: list[dict[str, Any]] = field(default_factory=list)
     events: list[tuple[float, str]] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
+    _start_limit_s: float = START_FLOOR_S
     _folder: str = ""
 
     async def __aenter__(self) -> ProcessSwarm:
-        # Sockets of daemons that are killed stay in the temporary folder: one of our own, removed at the end. Its name is
-        # short: the path of a Unix socket has 104 bytes.
+        # Nodes keep sockets in the temporary folder: one of our own shows what they leave there. Its name is short: the path
+        # of a Unix socket has 104 bytes.
         self._folder = tempfile.mkdtemp(prefix="dc-")
         return self
 
+    @property
+    def killed(self) -> list[str]:
+        """Peers that were killed in mid-round."""
+        return [kill["peer"] for kill in self.kills]
+
     async def __aexit__(self, *_: object) -> None:
         processes = [d.process for d in self.daemons] + ([self.bootstrap] if self.bootstrap else [])
+        for daemon in self.daemons:
+            if daemon.asleep and daemon.running():
+                daemon.wake()
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -95,8 +97,9 @@ class ProcessSwarm:
                 process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-        # Trainers of killed daemons end by themselves once their socket is closed.
-        await self._until(lambda: not any(Path(self._folder).glob("decentra-*/trainer.sock")), TRAINERS_END_S)
+        # Trainers of killed daemons end by themselves and take their daemons' sockets along.
+        await self._until(lambda: not any(Path(self._folder).iterdir()), TRAINERS_END_S)
+        self.left_behind = sorted(str(path.relative_to(self._folder)) for path in Path(self._folder).rglob("*"))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _until(self, holds: Callable[[], bool], timeout_s: float) -> None:
@@ -145,31 +148,38 @@ class ProcessSwarm:
         pipe = self.bootstrap.stdout
         os.set_blocking(pipe.fileno(), False)
         said = b""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not said.endswith(b"\n") and self.bootstrap.poll() is None and time.monotonic() < deadline:
+        start_s = time.monotonic()
+        while not said.endswith(b"\n") and self.bootstrap.poll() is None and time.monotonic() < start_s + START_FLOOR_S:
             self.show([], self.elapsed_s(), "the bootstrap node starts")
             await asyncio.sleep(0.1)
             said += pipe.read() or b""
         if not said.endswith(b"\n"):
-            self.note(f"no DHT on this machine ({_last_line(log)}): the peers use the static directory")
+            self.note(f"no DHT on this machine ({last_line(log)}): the peers use the static directory")
+        self._start_limit_s = max(START_FLOOR_S, START_RATIO * (time.monotonic() - start_s))
         return said.decode().strip()
 
     def start_daemon(self, arguments: list[str]) -> Daemon:
         """One more node."""
         number = len(self.daemons)
-        state = self.play.out / f"peer-{number}"
-        link = ["--link", self.play.link] if self.play.link else []
-        process = self._spawn(["node", *arguments, "--state", str(state), *link], self.play.out / f"peer-{number}.log")
-        daemon = Daemon(number, state, process)
+        state, log = self.play.out / f"peer-{number}", self.play.out / f"peer-{number}.log"
+        daemon = Daemon(number, state, log, self._spawn_node(arguments, state, log))
         self.daemons.append(daemon)
         return daemon
 
+    def restart(self, daemon: Daemon) -> None:
+        """The next life of a node that has ended, from nothing but its state directory, at a new address."""
+        daemon.killed = False
+        daemon.process = self._spawn_node([], daemon.state, daemon.log)
+
+    def _spawn_node(self, arguments: list[str], state: Path, log: Path) -> subprocess.Popen[bytes]:
+        link = ["--link", self.play.link] if self.play.link else []
+        return self._spawn(["node", *arguments, "--state", str(state), *link], log)
+
     async def _join_string(self, founder: Daemon) -> str:
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self._start_limit_s
         while not (founder.state / "join.txt").exists():
             if not founder.running() or time.monotonic() > deadline:
-                log = self.play.out / "peer-0.log"
-                raise SetupError(f"the founder did not start; its log is {log}: {_last_line(log)}")
+                raise SetupError(f"the founder did not start; its log is {founder.log}: {last_line(founder.log)}")
             self.show([], self.elapsed_s(), "the founder prepares text, tokenizer and first weights")
             await asyncio.sleep(0.2)
         return (founder.state / "join.txt").read_text()
@@ -177,53 +187,53 @@ class ProcessSwarm:
     # -- playing ----------------------------------------------------------------------------------------------------
 
     async def watch(self, door: Door) -> None:
-        """Show the swarm until the run ends; the late peer joins and the chosen one is killed on the way."""
-        target = self.play.run.stop_syncs
+        """Show the swarm until the run ends; the late peer joins and some are killed on the way."""
+        target, look_again_s = self.play.run.stop_syncs, 0.0
         async with Watcher(door, self.wiring) as watcher:
             while any(daemon.running() for daemon in self.daemons):
                 if self.elapsed_s() > self.play.time_limit_s:
                     raise SetupError(f"the swarm did not finish in {self.play.time_limit_s:.0f} s; the logs are in {self.play.out}")
-                with contextlib.suppress(SetupError):
-                    await watcher.peers()
+                if self.elapsed_s() >= look_again_s:
+                    look_again_s = self.elapsed_s() + POLL_S
+                    with contextlib.suppress(SetupError):
+                        await watcher.peers()
                 statuses = await watcher.statuses()
-                known = {sync: loss for seen in self.last_seen.values() for sync, loss in seen["heldout_loss"].items()}
-                for status in statuses:
-                    self.last_seen[status["peer"]] = dict(status)
-                    status["heldout_loss"] = {**known, **status["heldout_loss"]}  # who measured it may be gone
+                self._take_in(statuses)
                 self.show(statuses, self.elapsed_s(), "")
-                self._raise_early_ends()
+                self.raise_early_ends()
                 sync = max((s["sync"] for s in statuses), default=0)
                 if self.play.join_at >= 0 and sync >= self.play.join_at and len(self.daemons) == self.play.peers:
                     self.start_daemon(["--join", self.join_string])
                     self.note(f"a late peer joins at outer step {sync}")
-                if self.play.kill_at >= 0 and sync >= self.play.kill_at and not self.killed and sync < target:
-                    await self._kill_one(statuses, sync)
-                await asyncio.sleep(POLL_S)
+                due = [kill for kill in self.play.kills[len(self.kills) :][:1] if kill.at_sync <= sync < (target or sync + 1)]
+                if due:
+                    self._kill(due[0].role, statuses)
+                await asyncio.sleep(POLL_TO_KILL_S if due else POLL_S)
 
-    def _raise_early_ends(self) -> None:
-        """A daemon that failed is not waited for: the others would wait for it until the time is up."""
+    def _take_in(self, statuses: Sequence[dict[str, Any]]) -> None:
+        known = {sync: loss for seen in self.last_seen.values() for sync, loss in seen["heldout_loss"].items()}
+        for status in statuses:
+            self.last_seen[status["peer"]] = dict(status)
+            status["heldout_loss"] = {**known, **status["heldout_loss"]}  # who measured it may be gone
+
+    def raise_early_ends(self) -> None:
+        """A daemon that failed is not waited for: the others would wait for it until the time is up. Raises SetupError."""
         for daemon in self.daemons:
-            if daemon.process.poll() not in (None, 0) and self._peer_of(daemon.number) not in self.killed:
-                log = self.play.out / f"peer-{daemon.number}.log"
-                raise SetupError(f"peer {daemon.number} ended with code {daemon.process.returncode}; its log is {log}: {_last_line(log)}")
+            if daemon.process.poll() not in (None, 0) and not daemon.killed:
+                said = f"{daemon.log}: {last_line(daemon.log)}"
+                raise SetupError(f"peer {daemon.number} ended with code {daemon.process.returncode}; its log is {said}")
 
-    async def _kill_one(self, statuses: Sequence[dict[str, Any]], sync: int) -> None:
-        """SIGKILL the leader of the running round, or an owner of it; a late peer in the view is spared."""
-        late = self._peer_of(len(self.daemons) - 1) if len(self.daemons) > self.play.peers else ""
+    def _kill(self, role: str, statuses: Sequence[dict[str, Any]]) -> None:
+        """SIGKILL whoever has this role in a round that is between its offers and its commit; a late peer is spared."""
+        late = self.daemons[-1].peer() if len(self.daemons) > self.play.peers else ""
         if late and not any(s["peer"] == late and s["in_view"] for s in statuses):
             return
-        chosen = [s for s in statuses if s["leading"] and s["peer"] != late] or [s for s in statuses if s["owns"] and s["peer"] != late]
+        chosen = victim(role, statuses, (late,))
         for daemon in self.daemons:
-            if chosen and daemon.running() and self._peer_of(daemon.number) == chosen[0]["peer"]:
-                self.killed.append(chosen[0]["peer"])
-                daemon.process.kill()
-                role = "leader" if chosen[0]["leading"] else "owner"
-                self.note(f"peer {chosen[0]['peer'][:8]}, {role} of its round, is killed at outer step {sync}")
-                self.killed_lease = {chosen[0]["peer"]: chosen[0]["leases"].get(chosen[0]["peer"], 0)}
-
-    def _peer_of(self, number: int) -> str:
-        path = self.daemons[number].state / "peer.txt"
-        return path.read_text() if path.exists() else ""
+            if chosen is not None and daemon.running() and daemon.peer() == chosen["peer"]:
+                daemon.kill()
+                self.kills.append({"role": role, **{key: chosen[key] for key in ("peer", "entry", "sync", "phase", "attempt")}})
+                self.note(f"peer {chosen['peer'][:8]}, {role} of sync {chosen['sync']} in phase {chosen['phase']}, is killed")
 
     def ended_well(self) -> list[Daemon]:
         """Daemons that reached the end of the run."""
@@ -234,13 +244,8 @@ class ProcessSwarm:
         ended = [json.loads((daemon.state / "status.json").read_text()) for daemon in self.ended_well()]
         names = {status["peer"] for status in ended}
         if len(self.daemons) > self.play.peers:
-            self.joined_late = [self._peer_of(len(self.daemons) - 1)]
+            self.joined_late = [self.daemons[-1].peer()]
         return ended, [status for peer, status in self.last_seen.items() if peer not in names]
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-    return lines[-1] if lines else "it is empty"
 
 
 def run_toml(run: RunConfig) -> str:

@@ -25,6 +25,8 @@ from decentra.transport.grpc_service import SwarmService
 from decentra.transport.shaper import Shaper
 from decentra.types import PeerId
 
+MAX_CONTACTS = 4096
+
 
 class GrpcTransport:
     """`Transport` of one node over gRPC. Made by `start`; `port` is the one it listens on, 0 where it does not."""
@@ -126,6 +128,8 @@ class GrpcTransport:
         former = self._links.get(contact.peer)
         if former is not None and former.contact == contact:
             return  # directory records are read again and again: working connections stay
+        if former is None and len(self._links) >= MAX_CONTACTS:
+            return  # whoever shows a record is remembered here: a crowd may not take all memory
         self._links[contact.peer] = PeerLink(contact, self._tls) if contact.endpoints else ReverseLink(contact, self._desk)
         self._keep_streams(contact.peer)
         if former is not None:

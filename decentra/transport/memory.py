@@ -8,6 +8,7 @@ be dialled is reached over the connection that it holds to its caller, if that c
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
@@ -16,15 +17,17 @@ from typing import Any
 from decentra.errors import PeerError, PeerFault, PeerTimeout, PeerUnreachable, RefusedError, SetupError
 from decentra.transport.base import FRAME_BYTES, MAX_CALL_BYTES, Contact, Handler
 from decentra.transport.shaper import Shaper
+from decentra.transport.weather import Weather
 from decentra.types import PeerId
 
 logger = logging.getLogger(__name__)
 
 
 class MemoryNetwork:
-    """The peers of one process and the links between them that are cut."""
+    """The peers of one process, the links between them that are cut, and the weather on the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, weather: Weather | None = None) -> None:
+        self.weather = weather
         self._transports: dict[PeerId, MemoryTransport] = {}
         self._cuts: dict[tuple[PeerId, PeerId], asyncio.Event] = {}
 
@@ -55,20 +58,32 @@ class MemoryNetwork:
         return self._transports.get(peer)
 
     async def passage(self, sender: PeerId, receiver: PeerId) -> None:
-        """Wait until the link is whole; lets others run at least once."""
-        await asyncio.sleep(0)
+        """Wait until the link is whole and what is sent has crossed it; lets others run at least once."""
+        await asyncio.sleep(0 if self.weather is None else self.weather.delay_s(sender, receiver))
         while (healed := self._cuts.get((sender, receiver))) is not None:
             await healed.wait()
 
 
 class MemoryTransport:
-    """`Transport` of one peer on a `MemoryNetwork`. `handler` may be set later; until then callers are refused."""
+    """`Transport` of one peer on a `MemoryNetwork`. `handler` may be set later; until then callers are refused.
+
+    address: where it listens; callers must know it. "" is reached by whatever they know. What it answers runs in the context
+    in which it was made: a simulated process that is frozen answers nothing.
+    """
 
     def __init__(
-        self, network: MemoryNetwork, peer: PeerId, handler: Handler | None = None, shaper: Shaper | None = None, dialable: bool = True
+        self,
+        network: MemoryNetwork,
+        peer: PeerId,
+        handler: Handler | None = None,
+        shaper: Shaper | None = None,
+        dialable: bool = True,
+        address: str = "",
     ) -> None:
         self.peer = peer
         self.dialable = dialable
+        self.address = address
+        self.context = contextvars.copy_context()
         self.handler = handler
         self._network = network
         self._shaper = shaper
@@ -87,8 +102,10 @@ class MemoryTransport:
         try:
             async with asyncio.timeout(timeout_s):
                 server = await self._reach(peer, request)
+                if self._network.weather is not None and self._network.weather.doubles(self.peer, peer):
+                    server.answer_again(self.peer, request)
                 reply: bytes = await self._at(server, server.answer(self.peer, request))
-                await self._network.passage(peer, self.peer)
+                await self._cross(peer, self.peer, peer)
                 await self.arrive(reply)
                 return reply
         except TimeoutError:
@@ -134,6 +151,22 @@ class MemoryTransport:
         for task in list(self._serving):
             task.cancel()
 
+    def serve(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` as this node's own task."""
+        task = asyncio.get_running_loop().create_task(work, context=self.context.copy())
+        self._serving[task] = None
+        task.add_done_callback(self._served)
+        return task
+
+    def answer_again(self, sender: PeerId, request: bytes) -> None:
+        """Handle a request once more; its sender, which waits for the first answer, never sees this one."""
+        self.serve(self.answer(sender, request))
+
+    def _served(self, task: asyncio.Task[Any]) -> None:
+        self._serving.pop(task, None)
+        if not task.cancelled():
+            task.exception()  # seen by the caller, where there still is one
+
     async def answer(self, sender: PeerId, request: bytes) -> bytes:
         """Serving side of a call, from the request's arrival to the reply's at the other end's link."""
         await self.arrive(request)
@@ -165,6 +198,8 @@ class MemoryTransport:
                     if len(frame) > FRAME_BYTES:
                         raise PeerFault(self.peer, f"its frame of {len(frame)} bytes is over the limit of {FRAME_BYTES}")
                     await self._network.passage(self.peer, sender)
+                    if self._network.weather is not None:
+                        frame = self._network.weather.spoiled(self.peer, sender, frame)
                     self._bytes_up += len(frame)
                     await wire.put(frame)
         except RefusedError as error:
@@ -197,12 +232,19 @@ class MemoryTransport:
         self._bytes_up += len(request)
         if self._shaper is not None:
             await self._shaper.send_control(len(request))
-        await self._network.passage(self.peer, peer)
+        await self._cross(self.peer, peer, peer)
         server = self._network.find(peer)
-        if server is None or (contact.endpoints and not server.dialable):
+        moved = server is not None and contact.endpoints and server.address and server.address not in contact.endpoints
+        if server is None or moved or (contact.endpoints and not server.dialable):
             await asyncio.sleep(self._shaper.delay_s if self._shaper is not None else 0)
             raise PeerUnreachable(peer, "nobody answers at its address")
         return server
+
+    async def _cross(self, sender: PeerId, receiver: PeerId, other: PeerId) -> None:
+        """Bring a control message over; one that arrives damaged breaks the connection to `other`, as under TLS."""
+        await self._network.passage(sender, receiver)
+        if self._network.weather is not None and self._network.weather.breaks(sender, receiver):
+            raise PeerUnreachable(other, "the connection broke: a message arrived damaged")
 
     def _is_held_by(self, peer: PeerId) -> bool:
         """Whether a peer that cannot be dialled holds a connection to this node: it lives, knows it and can dial it."""
@@ -236,17 +278,14 @@ class MemoryTransport:
 
     async def _at(self, server: MemoryTransport, work: Coroutine[Any, Any, Any]) -> Any:
         """Run `work` as the server's own task: it dies with the server, or with this caller."""
-        task = asyncio.get_running_loop().create_task(work)
-        server._serving[task] = None
+        task = server.serve(work)
         self._serving[task] = None
         try:
             await asyncio.wait({task})
         finally:
-            server._serving.pop(task, None)
             self._serving.pop(task, None)
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+            # Not awaited: a server that is frozen does not keep its caller.
+            task.cancel()
         if task.cancelled():
             raise PeerUnreachable(server.peer, "the connection broke")
         return task.result()

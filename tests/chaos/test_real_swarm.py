@@ -1,16 +1,14 @@
-"""Real daemons of this machine, joined through a real DHT: one joins late, one is killed, the others end with equal hashes."""
+"""Real daemons of this machine, joined through a real DHT: one joins late, two are killed, the others end with equal hashes."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
-import shutil
 import signal
-import tempfile
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +16,18 @@ import pytest
 
 from decentra import build
 from decentra.cli import interrupt
-from decentra.config import CodecConfig, DataConfig, InnerConfig, ModelConfig, OuterConfig, RunConfig, check_run
+from decentra.config import ModelConfig
 from decentra.errors import SetupError
-from decentra.sim.processes import Play, ProcessSwarm
+from decentra.sim.kills import MID_ROUND
+from decentra.sim.processes import ProcessSwarm
 
-SMALL = RunConfig(
-    name="chaos",
-    start_members=3,
-    stop_syncs=10,
-    eval_samples=8,
-    snapshot_every=4,
-    model=ModelConfig(dim=64, num_layers=2, num_heads=2, num_kv_heads=2, tied=True),
-    data=DataConfig(vocab_size=512, context=64, max_text_bytes=400_000),
-    inner=InnerConfig(lr=3e-3, warmup_tokens=1000, batch_samples=4),
-    outer=OuterConfig(inner_steps=5),
-    codec=CodecConfig(),
-)
-TIME_LIMIT_S = 120.0
+sys.path.insert(0, str(Path(__file__).parent))
+from storms import SMALL, assert_nothing_is_left, lines_of, play_of
 
-
-@pytest.fixture()
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where all processes keep sockets: a folder of the test's own with a short name."""
-    folder = tempfile.mkdtemp(prefix="dc-", dir="/tmp")
-    monkeypatch.setenv("TMPDIR", folder)
-    monkeypatch.setattr(tempfile, "tempdir", folder)
-    yield Path(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of the processes whose temporary folder lies in `folder`."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"TMPDIR={folder}".encode() in (entry / "environ").read_bytes():
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
-
-
-def assert_nothing_is_left(temporary: Path) -> None:
-    assert processes_of(temporary) == []
-    assert list(temporary.iterdir()) == []
-
-
-def play_of(tmp_path: Path, **changes: Any) -> Play:
-    check_run(SMALL, "test")
-    (tmp_path / "out").mkdir()
-    given = {"run": SMALL, "peers": 3, "link": "", "join_at": 2, "kill_at": 5, "time_limit_s": TIME_LIMIT_S, **changes}
-    return Play(out=tmp_path / "out", cache=tmp_path / "cache", **given)
-
-
-def lines_of(swarm: ProcessSwarm) -> str:
-    return "\n".join(f"--- {path.name}\n{path.read_text()[-1500:]}" for path in sorted(swarm.play.out.glob("*.log")))
+SLOW = "20mbit,60ms"
+"""A round is in its middle for some round trips: long enough to be seen there."""
+OF_BLOCKS = dataclasses.replace(SMALL, model=ModelConfig(dim=128, num_layers=4, num_heads=4, num_kv_heads=4, tied=True))
+"""Four blocks, so that there are owners beside the leader."""
 
 
 async def to_the_end(swarm: ProcessSwarm) -> None:
@@ -79,14 +36,15 @@ async def to_the_end(swarm: ProcessSwarm) -> None:
         await swarm.watch(build.decode_door(swarm.join_string))
 
 
-def test_a_late_joiner_and_a_kill_leave_the_survivors_with_equal_hashes(tmp_path: Path, temporary: Path) -> None:
-    swarm = ProcessSwarm(play_of(tmp_path), build.wiring(), lambda *_: None)
+def test_a_leader_and_then_a_reducer_killed_in_mid_round_leave_the_others_with_equal_hashes(tmp_path: Path, temporary: Path) -> None:
+    swarm = ProcessSwarm(play_of(tmp_path, run=OF_BLOCKS, link=SLOW), build.wiring(), lambda *_: None)
     try:
         asyncio.run(to_the_end(swarm))
     except SetupError as error:
         raise AssertionError(f"{error}\n{lines_of(swarm)}") from error
     assert swarm.dht.startswith("/ip4/127.0.0.1/tcp/")
-    assert len(swarm.daemons) == 4 and len(swarm.killed) == 1
+    assert len(swarm.daemons) == 4 and [kill["role"] for kill in swarm.kills] == ["leader", "reducer"]
+    assert {kill["phase"] for kill in swarm.kills} <= set(MID_ROUND)
     statuses = {}
     for daemon in swarm.daemons:
         peer = (daemon.state / "peer.txt").read_text()
@@ -95,23 +53,25 @@ def test_a_late_joiner_and_a_kill_leave_the_survivors_with_equal_hashes(tmp_path
             continue
         assert daemon.process.returncode == 0, lines_of(swarm)
         statuses[daemon.number] = json.loads((daemon.state / "status.json").read_text())
-    assert len(statuses) == 3 and 3 in statuses
+    assert len(statuses) == 2 and 3 in statuses
     hashes: dict[int, set[str]] = {}
     for status in statuses.values():
-        assert status["sync"] == 10 and status["done"]
+        assert status["sync"] == SMALL.stop_syncs and status["done"]
         for entry in status["rounds"]:
             hashes.setdefault(entry["entry"], set()).add(entry["state_hash"])
     assert all(len(found) == 1 for found in hashes.values())
     assert len({(status["entry"], status["state_hash"]) for status in statuses.values()}) == 1
-    assert any(r["averaged"] >= 3 for r in statuses[3]["rounds"] if r["sync"] is not None), "the late peer never took part"
+    averaged = {r["sync"]: r["averaged"] for r in statuses[3]["rounds"] if r["sync"] is not None}
+    assert max(averaged.values()) >= 3, "the late peer never took part"
+    assert all(kill["sync"] in averaged for kill in swarm.kills), "a round was not ended without the killed"
     assert swarm.killed[0] not in statuses[3]["view"]
     assert swarm.bootstrap is not None and swarm.bootstrap.returncode == 0
-    assert_nothing_is_left(temporary)
+    assert_nothing_is_left(swarm, temporary)
 
 
 def test_ctrl_c_in_mid_play_ends_all_children_within_10_s(tmp_path: Path, temporary: Path) -> None:
     endless = dataclasses.replace(SMALL, stop_syncs=0, start_members=2)
-    swarm = ProcessSwarm(play_of(tmp_path, run=endless, peers=2, join_at=-1, kill_at=-1), build.wiring(), lambda *_: None)
+    swarm = ProcessSwarm(play_of(tmp_path, run=endless, peers=2, join_at=-1, kills=()), build.wiring(), lambda *_: None)
     pressed: list[float] = []
 
     def press(statuses: Any, elapsed_s: float, line: str) -> None:
@@ -124,7 +84,7 @@ def test_ctrl_c_in_mid_play_ends_all_children_within_10_s(tmp_path: Path, tempor
         interrupt.run(to_the_end(swarm))
     assert time.monotonic() - pressed[0] < 10.0
     assert [daemon.process.returncode for daemon in swarm.daemons] == [0, 0], lines_of(swarm)
-    assert_nothing_is_left(temporary)
+    assert_nothing_is_left(swarm, temporary)
 
 
 def fails(swarm: ProcessSwarm) -> str:
@@ -138,9 +98,10 @@ def fails(swarm: ProcessSwarm) -> str:
 def test_a_founder_that_does_not_start_is_said_with_its_log(tmp_path: Path, temporary: Path) -> None:
     play = play_of(tmp_path)
     (tmp_path / "cache").write_text("in the way")
-    said = fails(ProcessSwarm(play, build.wiring(), lambda *_: None))
+    swarm = ProcessSwarm(play, build.wiring(), lambda *_: None)
+    said = fails(swarm)
     assert "the founder did not start" in said and "peer-0.log" in said and "cache" in said
-    assert_nothing_is_left(temporary)
+    assert_nothing_is_left(swarm, temporary)
 
 
 def test_a_peer_that_dies_early_ends_the_play_by_name(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +114,7 @@ def test_a_peer_that_dies_early_ends_the_play_by_name(tmp_path: Path, temporary:
     monkeypatch.setattr(ProcessSwarm, "start_daemon", lambda self, arguments: start(arguments))
     said = fails(swarm)
     assert "peer 1 ended with code 2" in said and "join string" in said
-    assert_nothing_is_left(temporary)
+    assert_nothing_is_left(swarm, temporary)
 
 
 def test_without_p2pd_the_nodes_find_each_other_by_the_entrances_of_the_join_string(
@@ -163,7 +124,7 @@ def test_without_p2pd_the_nodes_find_each_other_by_the_entrances_of_the_join_str
     (tmp_path / "broken" / "hivemind" / "__init__.py").write_text("raise ImportError('no p2pd for this platform')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     run = dataclasses.replace(SMALL, start_members=2, stop_syncs=3)
-    swarm = ProcessSwarm(play_of(tmp_path, run=run, peers=2, join_at=-1, kill_at=-1), build.wiring(), lambda *_: None)
+    swarm = ProcessSwarm(play_of(tmp_path, run=run, peers=2, join_at=-1, kills=()), build.wiring(), lambda *_: None)
     asyncio.run(to_the_end(swarm))
     assert swarm.dht == "" and "no p2pd for this platform" in swarm.events[0][1]
     assert [daemon.process.returncode for daemon in swarm.daemons] == [0, 0], lines_of(swarm)
@@ -172,4 +133,4 @@ def test_without_p2pd_the_nodes_find_each_other_by_the_entrances_of_the_join_str
         assert "no DHT here: " in log and "no p2pd for this platform" in log and "endpoints of the join string" in log
         status = json.loads((daemon.state / "status.json").read_text())
         assert status["sync"] == 3 and [r["averaged"] for r in status["rounds"] if r["sync"] is not None] == [2, 2, 2]
-    assert_nothing_is_left(temporary)
+    assert_nothing_is_left(swarm, temporary)

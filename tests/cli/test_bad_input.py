@@ -119,6 +119,7 @@ def test_an_unknown_command_is_named_beside_the_known_ones(fails: Fails) -> None
         (["sim", "none.toml"], ["none.toml", "No such file"]),
         (["demo", "--peers", "1"], ["--peers 1", "at least 2 peers"]),
         (["demo", "--codec", "int3"], ["--codec 'int3'", "int8 or fp32"]),
+        (["demo", "--kill", "leader,cat"], ["--kill 'leader,cat'", "'cat'", "leader and reducer"]),
         (["demo", "--link", "fast"], ["'fast'", "100mbit,50ms"]),
         (["demo", "--out", "."], ["--out .", "no demo's"]),
         (["demo", "--out", "run.toml"], ["--out run.toml is a file"]),
@@ -417,7 +418,7 @@ def test_without_p2pd_a_node_says_so_and_goes_on_by_endpoints(monkeypatch: pytes
     async def enter(door: Door) -> Any:
         transport = await build.transport(tmp_path, door, NodeConfig())
         try:
-            return await build.directory(door, NodeConfig(), transport, MemoVerifier(), lines.append, True)
+            return await build.directory(door, NodeConfig(), transport, MemoVerifier(), tmp_path, lines.append, True)
         finally:
             await transport.close()
 

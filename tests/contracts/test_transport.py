@@ -49,7 +49,8 @@ class Echo:
                 raise RefusedError("no such block")
             for index in range(int(count or 1)):
                 self.num_frames_sent += 1
-                yield bytes([index % 256]) * {b"large": FRAME_BYTES + 1, b"full": FRAME_BYTES}.get(kind, 1000)
+                sizes = {b"large": FRAME_BYTES + 1, b"full": FRAME_BYTES, b"sparse": index % 2}
+                yield bytes([index % 256]) * sizes.get(kind, 1000)
                 if kind == b"stall":
                     await asyncio.sleep(60)
                 await asyncio.sleep(0)
@@ -144,6 +145,13 @@ def run_dialled(request: pytest.FixtureRequest) -> Run:
 @pytest.fixture(params=DIALLED)
 def run_reverse(request: pytest.FixtureRequest) -> Run:
     return run_with(request.param, False)
+
+
+def test_an_empty_frame_arrives_as_one(run) -> None:
+    async def body(pair: Pair) -> None:
+        assert await pair.pulled(b"sparse 4") == [b"", b"\1", b"", b"\3"]
+
+    run(body)
 
 
 def test_a_call_is_answered_and_its_sender_known(run) -> None:

@@ -142,7 +142,8 @@ def test_files_are_served_in_blocks_that_hash_to_their_name() -> None:
     data = b"ab" * (FILE_BLOCK_BYTES // 2) + b"tail"
     name = store.put_file("train.bin", data)
     served = store.served(name)
-    assert (served.data, len(served.block_digests), served.block_bytes) == (data, 2, FILE_BLOCK_BYTES)
+    assert [store.block(served, b) for b in range(2)] == [data[:FILE_BLOCK_BYTES], data[FILE_BLOCK_BYTES:]]
+    assert (len(served.block_digests), served.block_bytes) == (2, FILE_BLOCK_BYTES)
     assert opened(store.files).register_file("train.bin") == name
     with pytest.raises(KeyError):
         store.register_file("nothing.bin")

@@ -1,4 +1,4 @@
-"""The harness is imported by its name from every test of this folder."""
+"""stories.py is imported by its name from the tests of this folder."""
 
 import sys
 from pathlib import Path

@@ -1,17 +1,17 @@
 """What `decentra recover` does, on the files of a simulated machine."""
 
-from swarm_harness import Swarm
-
 from decentra.identity.signing import IdentitySigner
-from decentra.ledger.store import Store
 from decentra.rounds import catchup, recovery
 from decentra.rounds.founding import empty_tensors
+from sims.experiments.protocol_fuzz.swarm import Swarm
+from sims.experiments.protocol_fuzz.watched import WatchedStore
 
 
 def recover(swarm: Swarm, node, keep, by=None):
     """Force a view of `keep` on the files of a stopped node, signed by node `by` (default: the founder). Gives what is reached."""
     swarm.say(f"EVENT recover {node.name} keeping {', '.join(n.name for n in keep)}")
-    store = Store.open(node.files)
+    store = WatchedStore.open(node.files)
+    store.swarm, store.node = swarm, node
     tensors = empty_tensors(swarm.run.layout)
     reached = catchup.restore(store, swarm.run, tensors)
     signer = IdentitySigner((by or swarm.nodes[0]).identity)

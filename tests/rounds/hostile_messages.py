@@ -33,7 +33,8 @@ NUMBERS = (0, 1, 2, 7, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**62, 
 FLOATS = (0.0, -0.0, math.nan, math.inf, -math.inf, 1e38, -1.5)
 HUGE_BYTES = 1 << 18
 HEADERS = (
-    b"", b"[]", b"null", b"{}", b"[" * 20000, b'{"a":' * 5000, b"1" * 5000, b'"\\ud800"', b"\xff\xfe", b"NaN", b'{"r":1e999}', b'{"r":' + b"9" * 4000 + b"}",
+    b"", b"[]", b"null", b"{}", b"[" * 20000, b'{"a":' * 5000, b"1" * 5000, b'"\\ud800"', b"\xff\xfe", b"NaN", b'{"r":1e999}',
+    b'{"r":' + b"9" * 4000 + b"}",
 )  # fmt: skip
 _INTEGERS = {
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1), FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
@@ -193,7 +194,8 @@ def _stretch(place: Place, what: int, ids: list[str]) -> None:
     """Empty a list, double it, or make it as long as HUGE_BYTES allow."""
     field, items = place.field, getattr(place.message, place.field.name)
     is_message = field.type == FieldDescriptor.TYPE_MESSAGE
-    one = list(items)[:1] or ([] if is_message else [value_of(field, b"" if field.type == FieldDescriptor.TYPE_BYTES else "", what, ids)])
+    blank: Any = {FieldDescriptor.TYPE_BYTES: b"", FieldDescriptor.TYPE_STRING: ""}.get(field.type, 0)
+    one = list(items)[:1] or ([] if is_message else [value_of(field, blank, what, ids)])
     how = what % 4
     if how == 0:
         place.message.ClearField(field.name)
@@ -215,7 +217,7 @@ def value_of(field: FieldDescriptor, now: Any, what: int, ids: list[str]) -> Any
     """A hostile value of a field's type."""
     if field.type in _INTEGERS:
         low, high = _INTEGERS[field.type]
-        number = (NUMBERS + (now + 1, now - 1))[what % (len(NUMBERS) + 2)]
+        number = (*NUMBERS, now + 1, now - 1)[what % (len(NUMBERS) + 2)]
         return min(high, max(low, number))
     if field.type == FieldDescriptor.TYPE_BOOL:
         return not now
@@ -258,7 +260,7 @@ def by_hand(kind: str, run_id: bytes, member: Any) -> Message:
         roots = [*member.parts.held] or [b"?" * 32]
         return state_pb2.PullRequest(run_id=run_id, contribution_root=roots[0], first_block=0, num_blocks=1)
     if kind == "object_digest":
-        names = sorted(member.ports.store._objects)
+        names = member.ports.store._objects.names()
         return state_pb2.PullRequest(run_id=run_id, object_digest=names[0], first_block=0, num_blocks=1)
     bodies: dict[str, Any] = {
         "prepare": rounds_pb2.Prepare(r=member.state.r, ballot=member.attempt + 1),

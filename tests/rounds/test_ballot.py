@@ -173,3 +173,11 @@ def test_a_certificate_of_another_entry_or_with_a_forged_vote_is_refused() -> No
     assert "for another entry than 7" in fault(GOOD, certificate=Certificate(8, 2, b"digest", (b"\0",)))
     assert "for another entry than 7" in fault(GOOD, certificate=Certificate(7, 2, b"other", (b"\0",)))
     assert "a vote does not verify: bad signature" in fault(GOOD, certificate=Certificate(7, 2, b"digest", (b"\0", b"\x09")))
+
+
+def test_a_certificate_of_more_votes_than_members_is_refused_before_one_is_verified() -> None:
+    def never(_: bytes) -> ballot.VotePayload:
+        raise AssertionError("no signature is looked at")
+
+    crowd = ballot.Certificate(7, 0, b"digest", (b"vote",) * (len(MEMBERS) + 1))
+    assert "votes of a view of" in ballot.certificate_fault(crowd, b"run", "", 7, b"digest", MEMBERS, never)

@@ -149,6 +149,27 @@ def test_a_joiner_admitted_in_mid_sync_starts_at_the_next():
     swarm_of(3, story)
 
 
+def test_a_newcomer_whose_whole_view_has_gone_catches_up_from_those_that_came_after():
+    async def story(swarm):
+        founders, node = list(swarm.nodes), swarm.new_node()
+        swarm.boot(node)
+        await swarm.until(lambda: node.member is not None, step_s=0.001)
+        swarm.freeze(node)
+        known = set(node.member.state.peers())
+        for later in (swarm.new_node(), swarm.new_node()):
+            swarm.boot(later)
+            await swarm.until(lambda later=later: later.member is not None and later.member.in_view())
+        for founder in founders:
+            swarm.leave(founder, switch_off=True)
+            await swarm.until(lambda founder=founder: not founder.up)
+        assert not known & set(swarm.watch.newest().peers())
+        swarm.thaw(node)
+        await swarm.until(lambda: node.member.in_view(), 120.0)
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(2, story, stop_syncs=40)
+
+
 # -- small swarms -------------------------------------------------------------------------------------------------------
 
 

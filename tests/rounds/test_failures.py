@@ -60,6 +60,24 @@ def test_a_contributor_that_dies_after_the_close_is_counted_and_nobody_waits_for
     swarm_of(4, story)
 
 
+def test_a_contributor_that_goes_silent_before_its_parts_are_pulled_is_not_waited_for():
+    async def story(swarm):
+        for node in swarm.nodes:
+            node.trainer.step_s = 6.0
+        sync, leader = swarm.newest().state.sync, await swarm.when_leader("offers")
+        victim = follower(swarm, leader)
+        await swarm.until(lambda: victim.peer in leader.member.book.offers, 100.0, step_s=0.001)
+        root, start = leader.member.book.offers[victim.peer].root, swarm.now()
+        assert not leader.member.parts.holds(root, leader.member.state.parts), "its parts were pulled already"
+        swarm.kill(victim)
+        await swarm.until(lambda: swarm.newest().state.sync > sync, 100.0)
+        assert victim.name not in swarm.counted(sync)
+        assert swarm.now() - start < 3 * leader.member.silence_s(), "it waited as long for parts of the dead as all had trained"
+        await swarm.finish(2000.0)
+
+    swarm_of(4, story)
+
+
 # -- owners -------------------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +136,7 @@ def test_an_entry_accepted_by_a_quorum_is_the_one_that_the_next_leader_proposes(
         swarm.kill(leader)
         await swarm.until(lambda: swarm.newest().state.r > r)
         swarm.check()
-        assert swarm.entries["", r] == chosen
+        assert swarm.watch.entries[r] == chosen
         await swarm.finish(LIMIT_S)
 
     swarm_of(4, story)

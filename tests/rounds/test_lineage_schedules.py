@@ -5,7 +5,8 @@ import random
 
 import pytest
 from forking import recover
-from swarm_harness import Swarm, play
+
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 
 @pytest.mark.parametrize("seed", [3, 27, 59, 65, 70, 82, 83, 94])
@@ -37,7 +38,7 @@ def test_lineages_that_part_at_random_become_one_when_they_meet(seed):
         sync = swarm.newest().state.sync
         await swarm.until(lambda: all(m.state.sync >= sync + 2 for m in swarm.members()), 200.0, "rounds go on")
         swarm.check()
-        swarm.check_tensors()
+        swarm.watch.check_tensors()
         for node in swarm.nodes:
             swarm.kill(node)
 

@@ -204,7 +204,7 @@ def test_votes_of_one_lineage_do_not_bind_in_another_and_are_kept():
         await swarm.until(lambda: "quorum" in stay[0].member.waiting_for, 60.0)
         r = node.member.state.r
         node.member.ports.store.save_vote(Vote(r, promised=9))
-        node.member.ports.store.save_offer(node.member.state.sync, b"signed")
+        Store.save_offer(node.member.ports.store, node.member.state.sync, b"signed")
         name = await stop_and_recover(swarm, stay[0], stay)
         await swarm.until(lambda: in_lineage(stay, name) and node.member.state.r > r + 1, 60.0)
         store = node.member.ports.store
@@ -227,7 +227,7 @@ def test_a_forced_view_signed_by_no_operator_is_refused_by_name():
             recover(swarm, stay[1], stay, by=stay[1])
         # Forged without that check, it is refused by who is asked to take it.
         recover(swarm, stay[1], stay)
-        forged = swarm_pb2.CertifiedEntry.FromString(Store.open(stay[1].files)._log[-1][1])
+        forged = swarm_pb2.CertifiedEntry.FromString(list(Store.open(stay[1].files)._log)[-1][1])
         forged.forced.ParseFromString(IdentitySigner(stay[1].identity).sign(DOMAIN_FORCED, forged.forced.payload))
         member, fork = stay[0].member, fork_of(forged)
         member.outlook.crossing = Crossing(fork.name, (fork,), (stay[1].peer,))

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 
 import pytest
-from swarm_harness import Swarm, play
 
 from decentra.errors import PeerFault
 from decentra.ledger.store import Vote
@@ -13,6 +12,7 @@ from decentra.rounds.founding import empty_tensors
 from decentra.rounds.ports import learn_record
 from decentra.rounds.view import leader_order
 from decentra.wire.v1 import rounds_pb2, state_pb2, swarm_pb2
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 LIMIT_S = 300.0
 
@@ -203,7 +203,8 @@ def test_a_certificate_whose_giver_gives_up_half_way_is_applied_once_and_whole()
         assert giving.cancelled() and member.state.r == r, "logged, not yet moved"
         await swarm.until(lambda: member.state.r > r, 2.0, step_s=0.001)
         assert not await member.commit(certified, leader.peer)
-        swarm.check_tensors()
+        swarm.watch.check_tensors()
+        swarm.check()
         swarm.check()
 
     swarm_of(3, story, work_s=0.2)

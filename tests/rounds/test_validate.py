@@ -17,7 +17,7 @@ from decentra.ledger.store import object_digest
 from decentra.outer.average import coefficient_bits
 from decentra.outer.layout import Layout
 from decentra.rounds.leases import settle
-from decentra.rounds.validate import entry_fault
+from decentra.rounds.validate import close_fault, entry_fault
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS
 
 RUN_ID, HASH = b"r" * 16, b"h" * 32
@@ -239,3 +239,20 @@ def test_a_sync_that_nobody_offers_for_may_be_skipped() -> None:
     after = apply(MACHINE, STATE, moved, skipped, lambda name: b"")
     assert (after.sync, after.tokens, after.roots) == (STATE.sync + 1, STATE.tokens, STATE.roots)
     assert after.tokens_last_sync == STATE.tokens_last_sync and torch.equal(moved.anchor, tensors().anchor)
+
+
+@pytest.mark.parametrize(
+    ("roots", "parts", "reason"),
+    [
+        ([], [Part(0, 2, "alice")], "the close names 0 roots"),
+        ([b"a", b"a"], [Part(0, 2, "alice")], "or one twice"),
+        ([bytes([n]) for n in range(5)], [Part(0, 2, "alice")], "names 5 roots, or one twice, in a view of 4"),
+        ([b"a"], [Part(0, 1, "alice")], "do not tile 2 blocks"),
+        ([b"a"], [Part(0, 1, "alice"), Part(0, 2, "bob")], "do not tile 2 blocks"),
+        ([b"a"], [Part(0, 2**63, "alice"), Part(2**63, 2**63, "bob")], "do not tile 2 blocks"),
+        ([b"a"], [Part(0, 1, "alice"), Part(1, 1, "zoe")], "name an owner that is no member"),
+    ],
+)
+def test_a_close_over_absurd_roots_or_parts_is_reduced_by_nobody(roots: list[bytes], parts: list[Part], reason: str) -> None:
+    assert close_fault(MACHINE, STATE, [b"a", b"b"], [Part(0, 1, "alice"), Part(1, 1, "dave")]) == ""
+    assert reason in close_fault(MACHINE, STATE, roots, parts)

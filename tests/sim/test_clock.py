@@ -82,3 +82,53 @@ def test_two_runs_begin_at_zero_each() -> None:
         return asyncio.get_running_loop().time()
 
     assert clock.run(main()) == clock.run(main()) == 7.0
+
+
+def test_a_frozen_process_does_nothing_until_it_thaws_and_then_all_it_missed() -> None:
+    done: list[tuple[str, float]] = []
+
+    async def works(process: str) -> None:
+        clock.PROCESS.set(process)
+        for _ in range(3):
+            await asyncio.sleep(1.0)
+            done.append((process, asyncio.get_running_loop().time()))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, clock.VirtualLoop)
+        tasks = [asyncio.create_task(works("one")), asyncio.create_task(works("two"))]
+        await asyncio.sleep(1.5)
+        loop.freeze("one")
+        await asyncio.sleep(10.0)
+        loop.thaw("one")
+        await asyncio.gather(*tasks)
+
+    clock.run(main())
+    assert [at for name, at in done if name == "two"] == [1.0, 2.0, 3.0]
+    assert [at for name, at in done if name == "one"] == [1.0, 11.5, 12.5]
+
+
+def test_timers_of_one_moment_run_in_the_order_in_which_they_were_set() -> None:
+    order: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(50):
+            loop.call_at(1.0, order.append, number)
+        await asyncio.sleep(2.0)
+
+    clock.run(main())
+    assert order == list(range(50))
+
+
+def test_cancelled_timers_are_swept_and_never_run() -> None:
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, clock.VirtualLoop)
+        for _ in range(5000):
+            loop.call_later(1000.0, pytest.fail).cancel()
+        assert len(loop._timers) < 1000
+        await asyncio.sleep(2000.0)
+        return len(loop._timers)
+
+    assert clock.run(main()) == 0

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from decentra.wire.v1 import swarm_pb2 as decentra_dot_wire_dot_v1_dot_swarm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64\x65\x63\x65ntra/wire/v1/state.proto\x12\x10\x64\x65\x63\x65ntra.wire.v1\x1a\x1c\x64\x65\x63\x65ntra/wire/v1/swarm.proto\"\"\n\tHeadQuery\x12\x15\n\rwith_snapshot\x18\x01 \x01(\x08\"[\n\x08Snapshot\x12\t\n\x01r\x18\x01 \x01(\x04\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\x15\n\rprevious_hash\x18\x03 \x01(\x0c\x12\x1d\n\x15previous_entry_digest\x18\x04 \x01(\x0c\"\x81\x02\n\x04Head\x12\t\n\x01r\x18\x01 \x01(\x04\x12\x12\n\nstate_hash\x18\x02 \x01(\x0c\x12\x14\n\x0coldest_entry\x18\x03 \x01(\x04\x12&\n\x04view\x18\x04 \x03(\x0b\x32\x18.decentra.wire.v1.Member\x12,\n\x08snapshot\x18\x05 \x01(\x0b\x32\x1a.decentra.wire.v1.Snapshot\x12\x0f\n\x07lineage\x18\x06 \x01(\x0c\x12(\n\x06\x66orced\x18\x07 \x03(\x0b\x32\x18.decentra.wire.v1.Signed\x12\x0e\n\x06tokens\x18\x08 \x01(\x03\x12\x13\n\x0bincarnation\x18\t \x01(\x04\x12\x0e\n\x06\x61\x63ting\x18\n \x01(\x08\".\n\x0c\x45ntriesQuery\x12\x0f\n\x07\x66irst_r\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\"<\n\x07\x45ntries\x12\x31\n\x07\x65ntries\x18\x01 \x03(\x0b\x32 .decentra.wire.v1.CertifiedEntry\"\x93\x01\n\x0bPullRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x1b\n\x11\x63ontribution_root\x18\x02 \x01(\x0cH\x00\x12\x17\n\robject_digest\x18\x03 \x01(\x0cH\x00\x12\x13\n\x0b\x66irst_block\x18\x04 \x01(\x04\x12\x12\n\nnum_blocks\x18\x05 \x01(\x04\x12\r\n\x05relay\x18\x06 \x01(\x08\x42\x06\n\x04whatb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64\x65\x63\x65ntra/wire/v1/state.proto\x12\x10\x64\x65\x63\x65ntra.wire.v1\x1a\x1c\x64\x65\x63\x65ntra/wire/v1/swarm.proto\"l\n\tHeadQuery\x12\x15\n\rwith_snapshot\x18\x01 \x01(\x08\x12\x14\n\x07\x66irst_r\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\nsnapshot_r\x18\x03 \x01(\x04H\x01\x88\x01\x01\x42\n\n\x08_first_rB\r\n\x0b_snapshot_r\"[\n\x08Snapshot\x12\t\n\x01r\x18\x01 \x01(\x04\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\x15\n\rprevious_hash\x18\x03 \x01(\x0c\x12\x1d\n\x15previous_entry_digest\x18\x04 \x01(\x0c\"\xb5\x02\n\x04Head\x12\t\n\x01r\x18\x01 \x01(\x04\x12\x12\n\nstate_hash\x18\x02 \x01(\x0c\x12\x14\n\x0coldest_entry\x18\x03 \x01(\x04\x12&\n\x04view\x18\x04 \x03(\x0b\x32\x18.decentra.wire.v1.Member\x12,\n\x08snapshot\x18\x05 \x01(\x0b\x32\x1a.decentra.wire.v1.Snapshot\x12\x14\n\x0creplay_bytes\x18\x06 \x01(\x04\x12\x1c\n\x14\x61\x66ter_snapshot_bytes\x18\x07 \x01(\x04\x12\x0f\n\x07lineage\x18\x08 \x01(\x0c\x12(\n\x06\x66orced\x18\t \x03(\x0b\x32\x18.decentra.wire.v1.Signed\x12\x0e\n\x06tokens\x18\n \x01(\x03\x12\x13\n\x0bincarnation\x18\x0b \x01(\x04\x12\x0e\n\x06\x61\x63ting\x18\x0c \x01(\x08\".\n\x0c\x45ntriesQuery\x12\x0f\n\x07\x66irst_r\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\"<\n\x07\x45ntries\x12\x31\n\x07\x65ntries\x18\x01 \x03(\x0b\x32 .decentra.wire.v1.CertifiedEntry\"\xaa\x01\n\x0bPullRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x0c\x12\x1b\n\x11\x63ontribution_root\x18\x02 \x01(\x0cH\x00\x12\x17\n\robject_digest\x18\x03 \x01(\x0cH\x00\x12\x13\n\x0b\x66irst_block\x18\x04 \x01(\x04\x12\x12\n\nnum_blocks\x18\x05 \x01(\x04\x12\r\n\x05relay\x18\x06 \x01(\x08\x12\x15\n\rdigests_known\x18\x07 \x01(\x08\x42\x06\n\x04whatb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'decentra.wire.v1.state_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HEADQUERY']._serialized_start=80
-  _globals['_HEADQUERY']._serialized_end=114
-  _globals['_SNAPSHOT']._serialized_start=116
-  _globals['_SNAPSHOT']._serialized_end=207
-  _globals['_HEAD']._serialized_start=210
-  _globals['_HEAD']._serialized_end=467
-  _globals['_ENTRIESQUERY']._serialized_start=469
-  _globals['_ENTRIESQUERY']._serialized_end=515
-  _globals['_ENTRIES']._serialized_start=517
-  _globals['_ENTRIES']._serialized_end=577
-  _globals['_PULLREQUEST']._serialized_start=580
-  _globals['_PULLREQUEST']._serialized_end=727
+  _globals['_HEADQUERY']._serialized_end=188
+  _globals['_SNAPSHOT']._serialized_start=190
+  _globals['_SNAPSHOT']._serialized_end=281
+  _globals['_HEAD']._serialized_start=284
+  _globals['_HEAD']._serialized_end=593
+  _globals['_ENTRIESQUERY']._serialized_start=595
+  _globals['_ENTRIESQUERY']._serialized_end=641
+  _globals['_ENTRIES']._serialized_start=643
+  _globals['_ENTRIES']._serialized_end=703
+  _globals['_PULLREQUEST']._serialized_start=706
+  _globals['_PULLREQUEST']._serialized_end=876
 # @@protoc_insertion_point(module_scope)

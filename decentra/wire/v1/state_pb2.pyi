@@ -8,10 +8,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HeadQuery(_message.Message):
-    __slots__ = ("with_snapshot",)
+    __slots__ = ("with_snapshot", "first_r", "snapshot_r")
     WITH_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_R_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_R_FIELD_NUMBER: _ClassVar[int]
     with_snapshot: bool
-    def __init__(self, with_snapshot: _Optional[bool] = ...) -> None: ...
+    first_r: int
+    snapshot_r: int
+    def __init__(self, with_snapshot: _Optional[bool] = ..., first_r: _Optional[int] = ..., snapshot_r: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("r", "header", "previous_hash", "previous_entry_digest")
@@ -26,12 +30,14 @@ class Snapshot(_message.Message):
     def __init__(self, r: _Optional[int] = ..., header: _Optional[bytes] = ..., previous_hash: _Optional[bytes] = ..., previous_entry_digest: _Optional[bytes] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("r", "state_hash", "oldest_entry", "view", "snapshot", "lineage", "forced", "tokens", "incarnation", "acting")
+    __slots__ = ("r", "state_hash", "oldest_entry", "view", "snapshot", "replay_bytes", "after_snapshot_bytes", "lineage", "forced", "tokens", "incarnation", "acting")
     R_FIELD_NUMBER: _ClassVar[int]
     STATE_HASH_FIELD_NUMBER: _ClassVar[int]
     OLDEST_ENTRY_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SNAPSHOT_BYTES_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     FORCED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -42,12 +48,14 @@ class Head(_message.Message):
     oldest_entry: int
     view: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Member]
     snapshot: Snapshot
+    replay_bytes: int
+    after_snapshot_bytes: int
     lineage: bytes
     forced: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Signed]
     tokens: int
     incarnation: int
     acting: bool
-    def __init__(self, r: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., oldest_entry: _Optional[int] = ..., view: _Optional[_Iterable[_Union[_swarm_pb2.Member, _Mapping]]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., lineage: _Optional[bytes] = ..., forced: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., tokens: _Optional[int] = ..., incarnation: _Optional[int] = ..., acting: _Optional[bool] = ...) -> None: ...
+    def __init__(self, r: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., oldest_entry: _Optional[int] = ..., view: _Optional[_Iterable[_Union[_swarm_pb2.Member, _Mapping]]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., replay_bytes: _Optional[int] = ..., after_snapshot_bytes: _Optional[int] = ..., lineage: _Optional[bytes] = ..., forced: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., tokens: _Optional[int] = ..., incarnation: _Optional[int] = ..., acting: _Optional[bool] = ...) -> None: ...
 
 class EntriesQuery(_message.Message):
     __slots__ = ("first_r", "limit")
@@ -64,17 +72,19 @@ class Entries(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[_swarm_pb2.CertifiedEntry, _Mapping]]] = ...) -> None: ...
 
 class PullRequest(_message.Message):
-    __slots__ = ("run_id", "contribution_root", "object_digest", "first_block", "num_blocks", "relay")
+    __slots__ = ("run_id", "contribution_root", "object_digest", "first_block", "num_blocks", "relay", "digests_known")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTION_ROOT_FIELD_NUMBER: _ClassVar[int]
     OBJECT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     FIRST_BLOCK_FIELD_NUMBER: _ClassVar[int]
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     RELAY_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_KNOWN_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     contribution_root: bytes
     object_digest: bytes
     first_block: int
     num_blocks: int
     relay: bool
-    def __init__(self, run_id: _Optional[bytes] = ..., contribution_root: _Optional[bytes] = ..., object_digest: _Optional[bytes] = ..., first_block: _Optional[int] = ..., num_blocks: _Optional[int] = ..., relay: _Optional[bool] = ...) -> None: ...
+    digests_known: bool
+    def __init__(self, run_id: _Optional[bytes] = ..., contribution_root: _Optional[bytes] = ..., object_digest: _Optional[bytes] = ..., first_block: _Optional[int] = ..., num_blocks: _Optional[int] = ..., relay: _Optional[bool] = ..., digests_known: _Optional[bool] = ...) -> None: ...

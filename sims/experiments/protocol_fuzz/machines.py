@@ -1,29 +1,34 @@
-"""What a test swarm is made of: small blocks, a trainer that costs nothing, machines that outlive their processes."""
+"""What a simulated swarm is made of: small blocks, a trainer that costs nothing, machines that outlive their processes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from decentra.identity.keys import Identity
 from decentra.ledger import intervals
 from decentra.ledger.files import MemoryFiles
+from decentra.outer.fragments import Fragment
 from decentra.rounds import partition
 from decentra.rounds.member import Member
 from decentra.transport.memory import MemoryTransport
-from decentra.types import PeerId, SlotPlan, SlotResult
+from decentra.types import Intervals, PeerId, SlotPlan, SlotResult
 
 CHUNKS = 9
 RATE_BYTES_PER_S, DELAY_S = 1.25e6, 0.02
 STEP_S = 0.2
 BATCH_SAMPLES = 4
 _TIMES: dict[Any, Any] = {}
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -46,31 +51,41 @@ def small_blocks() -> Iterator[None]:
 
 
 def _remembered(best_times: Any) -> Any:
-    """The same pure search, once a process for the same rates: it would be half of all the time spent here."""
+    """The same pure search, once a process for the same rates: it would be half of all the time spent here.
+
+    Members are sorted first, for the times do not depend on their order; so neither does what is remembered.
+    """
 
     def search(rates: Any) -> Any:
-        key = (rates.up.tobytes(), rates.down.tobytes(), rates.may_own.tobytes())
+        order = np.lexsort((rates.may_own, rates.down, rates.up))
+        up, down, may_own = rates.up[order], rates.down[order], rates.may_own[order]
+        key = (up.tobytes(), down.tobytes(), may_own.tobytes())
         if key not in _TIMES:
-            _TIMES[key] = best_times(rates)
+            _TIMES[key] = best_times(type(rates)(up, down, may_own))
         return _TIMES[key]
 
     return search
 
 
 class CheapTrainer:
-    """A trainer port without a model: local = anchor + noise seeded by who, when and on what."""
+    """A trainer port without a model: a replica drifts by noise seeded by who, which process, when and on what."""
 
-    def __init__(self, anchor: torch.Tensor, number: int, step_s: float) -> None:
+    def __init__(self, anchor: torch.Tensor, seed: int, step_s: float, fragments: Sequence[Fragment]) -> None:
         self.local = torch.zeros_like(anchor)
         self.step_s = step_s
         self.stalled_until_s = 0.0
         self.spoiled_sync = -1
         self.abandoned = 0
-        self._anchor, self._number, self._progress = anchor, number, (0, 0)
+        self.carried: Intervals = ()
+        """Ids in the replica: trained since it last started at the anchor as a whole."""
+        self._anchor, self._seed, self._fragments, self._progress = anchor, seed, fragments, (0, 0)
 
     async def train(self, plan: SlotPlan) -> SlotResult:
         """See rounds.ports.TrainerPort."""
         start = self._anchor.clone()
+        if not plan.fresh:
+            synced = self._fragments[(plan.sync - 1) % len(self._fragments)].elements
+            start, start[synced] = self.local.clone(), start[synced]
         steps = min(plan.num_steps, intervals.total(plan.lease) // BATCH_SAMPLES)
         try:
             for step in range(steps):
@@ -81,11 +96,13 @@ class CheapTrainer:
             raise
         finally:
             self._progress = (0, 0)
-        generator = torch.Generator().manual_seed(1000 * plan.sync + self._number + 7919 * plan.lease[0][0])
+        samples = steps * BATCH_SAMPLES
+        trained = intervals.split(plan.lease, samples)[0]
+        generator = torch.Generator().manual_seed(1000 * plan.sync + self._seed + 7919 * (trained[0][0] if trained else 0))
         self.local.copy_(start + torch.randn(start.shape, generator=generator))
+        self.carried = intervals.join(() if plan.fresh else self.carried, trained)
         if plan.sync == self.spoiled_sync:
             self.local[0] = float("nan")
-        samples = steps * BATCH_SAMPLES
         return SlotResult(plan.sync, steps, samples, samples * 128, 1.0, steps * self.step_s)
 
     def progress(self) -> tuple[int, int]:
@@ -93,23 +110,47 @@ class CheapTrainer:
         return self._progress
 
 
+class Work:
+    """run_blocking of a simulated machine: a direct call, charged `work_s`, which a slow disk raises."""
+
+    def __init__(self, work_s: float) -> None:
+        self.work_s = work_s
+
+    async def __call__(self, work: Callable[..., T], *arguments: Any) -> T:
+        """The result of the call."""
+        result = work(*arguments)
+        await asyncio.sleep(self.work_s)
+        return result
+
+
 @dataclass(eq=False)
 class Node:
-    """One machine: what outlives a process (identity, files) and the process that runs on it, if any."""
+    """One machine: what outlives a process (identity, files, clock, disk) and the process that runs on it, if any.
+
+    clock_rate, clock_offset_s: its clock against that of the simulation. link_factor: how much slower its link is for good.
+    """
 
     number: int
     identity: Identity
     files: MemoryFiles
     step_s: float
+    work: Work
+    clock_rate: float = 1.0
+    clock_offset_s: float = 0.0
     boots: int = 0
+    address: str = ""
     transport: MemoryTransport | None = None
     member: Member | None = None
     trainer: CheapTrainer | None = None
     task: asyncio.Task[None] | None = None
     booting: asyncio.Task[None] | None = None
     dialable: bool = True
+    link_factor: float = 1.0
+    frozen: bool = False
     gone: bool = False
     """Left, or lost with its files: it will not come back as who it was."""
+    lost: dict[int, float] = field(default_factory=dict)
+    """When each of its incarnations ended with its files."""
 
     @property
     def peer(self) -> PeerId:
@@ -124,10 +165,21 @@ class Node:
     def name(self) -> str:
         return f"n{self.number}"
 
+    @property
+    def process(self) -> str:
+        """Names its present process to the loop."""
+        return f"{self.name}/{self.boots}"
+
+    def incarnation(self) -> int | None:
+        """Of the vote store on its disk; None where there is none."""
+        raw = self.files.read("vote.json")
+        return None if raw is None else int(json.loads(raw)["incarnation"])
+
     def slow(self, factor: float) -> None:
         """Give its link 1 / factor of the usual rate."""
         if self.transport is not None and self.transport._shaper is not None:
-            self.transport._shaper.up.rate_bytes_per_s = self.transport._shaper.down.rate_bytes_per_s = RATE_BYTES_PER_S / factor
+            for link in (self.transport._shaper.up, self.transport._shaper.down):
+                link.rate_bytes_per_s = RATE_BYTES_PER_S / max(factor, self.link_factor)
 
 
 def copied(files: MemoryFiles) -> MemoryFiles:
