@@ -6,6 +6,7 @@ The tensors stand beside it (OuterTensors) and are named here by their tree dige
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import typing
 from dataclasses import dataclass, field
@@ -101,7 +102,17 @@ class State:
 
     def header(self) -> bytes:
         """Canonical bytes: JSON, keys sorted, no spaces."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":")).encode()
+        return json.dumps(_plain(self), default=_plain, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """A record's fields as they are; json asks again for the records among them."""
+    return {name: getattr(record, name) for name in _hints(type(record))}  # type: ignore[arg-type]
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _intervals(raw: list[list[int]]) -> Intervals:
@@ -110,8 +121,7 @@ def _intervals(raw: list[list[int]]) -> Intervals:
 
 def _typed(value: Any) -> bool:
     """Whether every integer and string of a record is one; its own records are looked at apart."""
-    hints = typing.get_type_hints(type(value))
-    return all(_fits(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value))
+    return all(_fits(getattr(value, name), hint) for name, hint in _hints(type(value)).items())  # type: ignore[arg-type]
 
 
 def _fits(value: object, hint: Any) -> bool:

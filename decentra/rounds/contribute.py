@@ -28,6 +28,8 @@ PAYLOAD = "offer.bin"
 
 async def train_slots(member: Member) -> None:
     """Train for each due sync, from the agreed anchor, and offer the result; until cancelled."""
+    while _is_behind(member):
+        await member.changed.wait(1.0)
     await resume(member)
     while True:
         while not may_train(member):
@@ -43,9 +45,16 @@ async def train_slots(member: Member) -> None:
             await member.changed.wait(1.0)
 
 
+def _is_behind(member: Member) -> bool:
+    """Whether the due sync is known to be decided elsewhere: what would be offered for it, all would refuse."""
+    return member.behind is not None or member.catching_up
+
+
 def may_train(member: Member) -> bool:
     """Whether this member may take inner steps for the due sync."""
     state = member.state
+    if _is_behind(member):
+        return False
     if member.is_done() or member.leaving or not member.in_view() or not state.started(member.run.config.start_members):
         return False
     if member.own is not None or member.peer not in state.expected() or sits_out(member):

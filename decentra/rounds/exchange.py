@@ -45,6 +45,7 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
     r, failures, start, pause_s = member.state.r, 0, member.now(), 0.0
     order = leader_order(member.hash, member.state.members)
     idle_since: float | None = None
+    answered_s = start
     while _follows(member, r, attempt):
         sent, limit_s = member.now(), member.silence_s()
         try:
@@ -58,7 +59,7 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             else:
                 member.wait(f"leader {leader[:8]} to answer")
         else:
-            failures = 0
+            failures, answered_s = 0, member.now()
             member.trip.saw(member.now() - sent)
             if not _follows(member, r, attempt):
                 return
@@ -72,7 +73,8 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
                 limit_s = ACTIVE_PHASES * member.patience_s(entry_bytes_expected(member))
         silent = failures >= FAILURES_TO_SILENCE and len(order) > 1 and member.now() - start >= _least_wait_s(member, attempt, len(order))
         if _follows(member, r, attempt) and (silent or (idle_since is not None and member.now() - idle_since > limit_s)):
-            why = f"leader {leader[:8]} is {'silent' if silent else 'too slow'} since {member.now() - start:.0f} s"
+            since_s = answered_s if silent else idle_since or start
+            why = f"leader {leader[:8]} is {'silent' if silent else 'too slow'} since {member.now() - since_s:.0f} s"
             if attempt == 0 or not await _still_led(member, attempt - 1, attempt):
                 give_up(member, attempt + 1, why)
             return

@@ -75,13 +75,16 @@ async def _run_rounds(member: Member) -> None:
 
 async def _chase(member: Member, donor: PeerId) -> None:
     """Catch up from a peer that said it is ahead. Who led nowhere is believed later; who could not be reached, at once."""
-    before, reached = member.state.r, True
+    before, reached, member.catching_up = member.state.r, True, True
     try:
         await catchup.replay(member, donor)
     except PeerError as error:
         reached = not isinstance(error, PeerUnreachable)
         member.ports.note(f"catching up: {error}")
         await member.changed.wait(member.period_s())
+    finally:
+        member.catching_up = False
+        member.changed.notify()
     if reached:
         member.chases.ended(donor, member.state.r > before, member.now(), member.silence_s())
 

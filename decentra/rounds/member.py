@@ -65,6 +65,7 @@ class Member:
         self.leading, self.collecting = False, False
         self.leaving, self.leave_by_s = False, math.inf
         self.behind: PeerId | None = None
+        self.catching_up = False
         self.chases = Chases()
         self.outlook = Outlook()
         self.origin = 0

@@ -81,6 +81,11 @@ class Processes:
 
     # -- processes --------------------------------------------------------------------------------------------------
 
+    @property
+    def verifier(self) -> MemoVerifier:
+        """The one that all processes use."""
+        return _VERIFIER
+
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 

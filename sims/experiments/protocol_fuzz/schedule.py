@@ -163,6 +163,8 @@ class Schedule:
         watch, swarm = self.swarm.watch, self.swarm
         state = watch.newest()
         rest = [n.peer for n in swarm.nodes if n not in nodes]
+        if state.sync == 0 and len(rest) < swarm.start_members:
+            return False
         if not state.started(swarm.start_members) or any(not self.is_whole(m.peer, m.incarnation) for m in state.members):
             return False
         if len(state.members) <= 3 and any(m.unheard_syncs for m in state.members):
