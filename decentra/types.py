@@ -13,7 +13,7 @@ BLOCK_CHUNKS = 64
 FILE_BLOCK_BYTES = 1 << 20
 """Bytes in one block of a file."""
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 PeerId = str
 """base32 of the first 20 bytes of BLAKE3(Ed25519 public key), lower case, 32 characters."""

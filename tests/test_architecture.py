@@ -16,7 +16,7 @@ LEDGER_PURE = tuple(f"ledger.{name}" for name in ("state", "entry", "chain", "in
 ROUNDS_PURE = tuple(
     f"rounds.{name}"
     for name in (
-        "view", "offers", "reduction", "partition", "ballot", "leases", "validate", "parts", "chase", "carried", "contribution",
+        "view", "offers", "reduction", "partition", "ballot", "leases", "validate", "parts", "chase", "carried", "contribution", "lineage",
         "pacing", "flows",
     )
 )  # fmt: skip

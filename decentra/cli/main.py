@@ -15,6 +15,7 @@ COMMANDS = {
     "bootstrap": "a rendezvous node for the DHT only; prints its address",
     "status": "what a swarm is doing, by its join string",
     "sim": "simulate a swarm from a scenario file",
+    "recover": "go on without members that are gone for good: an operator signs a view of those that stay",
     "replay": "reproduce the hash of any entry from a state directory, offline",
 }
 HIDDEN = ("trainer", "text")

@@ -83,7 +83,11 @@ class Identity:
     @classmethod
     def load(cls, state_dir: Path) -> Identity:
         """The identity kept in `state_dir`. Raises StateError if there is none or it cannot be read."""
-        path = state_dir / IDENTITY_FILE
+        return cls.read(state_dir / IDENTITY_FILE)
+
+    @classmethod
+    def read(cls, path: Path) -> Identity:
+        """The identity in a key file. Raises StateError if there is none or it cannot be read."""
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except OSError as error:

@@ -12,7 +12,7 @@ import torch
 from decentra.codec.base import Codec, block_slice, num_blocks
 from decentra.ledger import chain, intervals
 from decentra.ledger.entry import Entry
-from decentra.ledger.state import Member, OuterTensors, Part, State, move_leases, next_members
+from decentra.ledger.state import Fork, Member, OuterTensors, Part, State, move_leases, next_members
 from decentra.outer.average import add_term
 from decentra.outer.base import OuterOptimizer
 from decentra.outer.fragments import Fragment, fragment_of_sync
@@ -45,9 +45,10 @@ class Machine:
         return self.fragments[fragment_of_sync(sync, len(self.fragments))]
 
 
-def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, blob: BlobSource) -> State:
+def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, blob: BlobSource, fork: Fork | None = None) -> State:
     """Take one entry. `tensors` are moved in place, only after every blob was read and has its exact size.
 
+    fork: where a forced view, not a certificate, commits the entry; a lineage begins with it.
     Raises ValueError where the entry does not fit S_r, KeyError where a blob is missing; nothing has changed then.
     """
     if entry.r != state.r or (entry.sync is not None and entry.sync != state.sync):
@@ -76,6 +77,8 @@ def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, b
         parts=entry.next_parts,
         roots=roots,
         settings=entry.settings or state.settings,
+        lineage=state.lineage if fork is None else fork.name,
+        forks=state.forks if fork is None else (*state.forks, fork),
     )
 
 

@@ -19,7 +19,7 @@ from decentra.errors import SetupError, StateError
 
 
 class Files(Protocol):
-    """Five verbs. Raises SetupError when the disk is full or not writable."""
+    """Six verbs. Raises SetupError when the disk is full or not writable."""
 
     def read(self, name: str, first_byte: int = 0, num_bytes: int | None = None) -> bytes | None:
         """The file, or as much of a piece of it as is there; None if there is no such file."""
@@ -39,6 +39,10 @@ class Files(Protocol):
 
     def remove(self, name: str) -> None:
         """Delete the file if it is there."""
+        ...
+
+    def move(self, name: str, target: str) -> None:
+        """Give the file another name, replacing what is there; nothing where there is no such file."""
         ...
 
 
@@ -115,6 +119,20 @@ class DiskFiles:
             while (path := path.parent) != self.root:
                 path.rmdir()
 
+    def move(self, name: str, target: str) -> None:
+        """See Files; a folder that is empty then goes too."""
+        path, goal = self.root / name, self.root / target
+        if not path.exists():
+            return
+        with _disk_errors(goal):
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, goal)
+            _sync_folder(goal.parent)
+            _sync_folder(path.parent)
+        if path.parent != self.root:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
     def close(self) -> None:
         """Give the directory back."""
         os.close(self._lock)
@@ -146,6 +164,11 @@ class MemoryFiles:
     def remove(self, name: str) -> None:
         """See Files."""
         self._files.pop(name, None)
+
+    def move(self, name: str, target: str) -> None:
+        """See Files."""
+        if name in self._files:
+            self._files[target] = self._files.pop(name)
 
 
 def _write_durably(path: Path, data: bytes | memoryview, flag: int) -> None:

@@ -132,6 +132,12 @@ class Objects:
             if not known.is_tensor:
                 self._files.remove(known.path)
 
+    def forget(self) -> None:
+        """Drop all but files from memory: their place on disk is another now."""
+        with self._lock:
+            self._known = {name: known for name, known in self._known.items() if known.r == FILE_R}
+            self._served = {name: found for name, found in self._served.items() if found.r == FILE_R}
+
 
 def object_digest(data: bytes | bytearray | memoryview) -> Digest:
     """Digest of a file or blob: the tree over its 1 MiB blocks."""

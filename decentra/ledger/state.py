@@ -52,11 +52,21 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """A view forced by an operator. name: the lineage that began with it; r: the entry it stands on; signed: its bytes, hex."""
+
+    name: str
+    r: int
+    signed: str
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """S_r: r entries have been applied, `sync` outer steps taken, so sync number `sync` is due.
 
     leases: ids each member may train, in order. fresh_sample: first id never granted. pool: returned ids, leased first.
     roots: per fragment, tree digests (hex) of anchor and optimizer state.
+    forks: the forced views that led here, oldest first; `lineage` is the name of the last, "" where there is none.
     """
 
     r: int
@@ -71,6 +81,7 @@ class State:
     parts: tuple[Part, ...]
     roots: tuple[tuple[str, str], ...]
     settings: str = ""
+    forks: tuple[Fork, ...] = ()
 
     def member(self, peer: PeerId) -> Member | None:
         """The member of that id."""
@@ -136,8 +147,9 @@ def from_header(data: bytes) -> State:
         raw["leases"] = {peer: _intervals(lease) for peer, lease in raw["leases"].items()}
         raw["pool"] = _intervals(raw["pool"])
         raw["roots"] = tuple((a, o) for a, o in raw["roots"])
+        raw["forks"] = tuple(Fork(**fork) for fork in raw["forks"])
         state = State(**raw)
-        if not (_typed(state) and all(map(_typed, (*state.members, *state.parts))) and state.header() == data):
+        if not (_typed(state) and all(map(_typed, (*state.members, *state.parts, *state.forks))) and state.header() == data):
             raise ValueError("a value is of another type, or not in its canonical form")
         if not all(len(bytes.fromhex(root)) == ROOT_BYTES for pair in state.roots for root in pair):
             raise ValueError("a root is no digest")

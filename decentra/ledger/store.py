@@ -1,7 +1,7 @@
 """What a member keeps: the log of certified entries, blobs and files by digest, snapshots, its vote and its last offer.
 
 Layout below the Files root: vote.json, offer.json, contacts.json, snapshots/R/{header.json,link.json,anchor-F,momentum-F},
-and what log, objects and spool say of theirs.
+aside/LINEAGE-R/ (the ledger of a lineage that was left, itself a state directory) and what log, objects and spool say of theirs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Vote:
     """What this member has signed for entry r: the ballot promised, and the highest accepted with its entry.
 
     proposed: the highest ballot it has proposed in; a restarted leader uses only a higher one.
+    lineage: the one it is of; what a member signs in one binds it in no other.
     """
 
     r: int
@@ -42,6 +43,7 @@ class Vote:
     accepted_ballot: int = -1
     accepted_entry: bytes = b""
     proposed: int = -1
+    lineage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,11 @@ class Store:
     _objects: Objects
     incarnation: int = 0
     vote: Vote = field(default_factory=lambda: Vote(0))
+    """The last vote written down."""
     pinned: Callable[[], int | None] = lambda: None
     """r of an older snapshot that somebody is pulling: pruning leaves it."""
-    _last_offer_sync: int = -1
+    _votes: dict[str, Vote] = field(default_factory=dict)
+    _last_offer_syncs: dict[str, int] = field(default_factory=dict)
     _contacts: list[bytes] | None = None
 
     @classmethod
@@ -98,32 +102,40 @@ class Store:
         try:
             data = unseal(raw)
             self.incarnation = data.pop("incarnation")
-            self.vote = Vote(**{**data, "accepted_entry": bytes.fromhex(data["accepted_entry"])})
+            votes = [_vote_of(each) for each in (*data.pop("other_lineages", ()), data)]
+            self._votes, self.vote = {vote.lineage: vote for vote in votes}, votes[-1]
         except (ValueError, KeyError, TypeError) as error:
             raise StateError("vote.json is damaged; delete it to come back as a newcomer") from error
 
     def save_vote(self, vote: Vote) -> None:
         """Durable before it returns: only then may the answer leave."""
-        data = {**dataclasses.asdict(vote), "accepted_entry": vote.accepted_entry.hex(), "incarnation": self.incarnation}
+        others = [_vote_json(other) for lineage, other in self._votes.items() if lineage != vote.lineage]
+        data = {**_vote_json(vote), "other_lineages": others, "incarnation": self.incarnation}
         self.files.write("vote.json", seal(data))
-        self.vote = vote
+        self._votes[vote.lineage] = self.vote = vote
+
+    def vote_in(self, lineage: str) -> Vote:
+        """The last vote of a lineage."""
+        return self._votes.get(lineage, Vote(0, lineage=lineage))
 
     # -- this member's last offer -----------------------------------------------------------------------------------
 
-    def save_offer(self, sync: int, signed: bytes) -> None:
+    def save_offer(self, sync: int, signed: bytes, lineage: str = "") -> None:
         """Write down a root before its first byte leaves."""
-        self.files.write("offer.json", seal({"sync": sync, "signed": signed.hex()}))
-        self._last_offer_sync = sync
+        syncs = {**self._last_offer_syncs, lineage: sync}
+        self.files.write("offer.json", seal({"syncs": syncs, "signed": signed.hex()}))
+        self._last_offer_syncs = syncs
 
-    def last_offer_sync(self) -> int:
-        """The sync of the last root written down; -1 if none. A restarted member sits that sync out."""
-        return self._last_offer_sync
+    def last_offer_sync(self, lineage: str = "") -> int:
+        """The sync of the last root written down in a lineage; -1 if none. A restarted member sits that sync out."""
+        return self._last_offer_syncs.get(lineage, -1)
 
     def _open_offer(self) -> None:
         raw = self.files.read("offer.json")
         try:
-            self._last_offer_sync = -1 if raw is None else int(unseal(raw)["sync"])
-        except (ValueError, KeyError, TypeError) as error:
+            syncs = {} if raw is None else unseal(raw)["syncs"]
+            self._last_offer_syncs = {str(lineage): int(sync) for lineage, sync in syncs.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError("offer.json is damaged; move the state directory away and join again") from error
 
     # -- how to dial others -----------------------------------------------------------------------------------------
@@ -157,6 +169,24 @@ class Store:
     def restart_log(self) -> None:
         """Forget the log: a snapshot from elsewhere has replaced what it led to."""
         self._log.restart()
+
+    def set_aside(self, name: str) -> str:
+        """Move log, snapshots and blobs to a folder of their own, which is a state directory too; returns its name.
+
+        A crash within leaves a prefix of the moves: a state directory without its log's end, or one that must fetch a snapshot.
+        """
+        folder, number = f"aside/{name}", 1
+        while self.files.names(folder):
+            number += 1
+            folder = f"aside/{name}-{number}"
+        self.files.write(f"{folder}/manifest.bin", self.files.read("manifest.bin") or b"")
+        self.files.move("log.bin", f"{folder}/log.bin")
+        marks_first = sorted(self.files.names("snapshots"), key=lambda name: not name.endswith("link.json"))
+        for each in (*marks_first, *self.files.names("blobs")):
+            self.files.move(each, f"{folder}/{each}")
+        self._log.restart()
+        self._objects.forget()
+        return folder
 
     def oldest_entry(self) -> int:
         """r of the first entry held; 0 where none is."""
@@ -264,6 +294,14 @@ class Store:
         for r in kept if old else ():  # tensors that a dropped snapshot had in common with one that stays
             self._register_snapshot(r)
         self._log.drop_before(kept[0])
+
+
+def _vote_json(vote: Vote) -> dict[str, Any]:
+    return {**dataclasses.asdict(vote), "accepted_entry": vote.accepted_entry.hex()}
+
+
+def _vote_of(data: dict[str, Any]) -> Vote:
+    return Vote(**{**data, "accepted_entry": bytes.fromhex(data["accepted_entry"])})
 
 
 def _bytes_of(flat: torch.Tensor) -> memoryview:

@@ -26,8 +26,9 @@ async def answer_prepare(member: Member, sender: PeerId, message: rounds_pb2.Pre
     if message.r != member.state.r or not member.may_vote():
         return rounds_pb2.Promise(reason=f"this member is at entry {member.state.r}")
     exchange.only_its_leader(member, sender, message.ballot)
-    vote = await _cast(member, message.r, lambda vote: ballot.promise(vote, message.ballot))
-    if vote is None or member.state.r != message.r:
+    stands_on = member.hash
+    vote = await _cast(member, stands_on, lambda vote: ballot.promise(vote, message.ballot))
+    if vote is None or member.hash != stands_on:
         return rounds_pb2.Promise(highest=_promised(member, message.r), reason="promised or applied something else")
     if message.ballot > member.attempt:
         exchange.give_up(member, message.ballot, f"{sender[:8]} leads")
@@ -42,12 +43,12 @@ async def answer_prepare(member: Member, sender: PeerId, message: rounds_pb2.Pre
     return promise
 
 
-async def _cast(member: Member, r: int, change: Callable[[Vote], Vote | None]) -> Vote | None:
-    """Change this member's vote for entry r and write it down; None where `change` forbids it or the round is over."""
+async def _cast(member: Member, stands_on: Digest, change: Callable[[Vote], Vote | None]) -> Vote | None:
+    """Change this member's vote for the entry that follows h_r and write it down; None where `change` forbids it or the round is over."""
 
     async def cast() -> Vote | None:
         async with member.vote_lock:
-            vote = change(member.vote()) if r == member.state.r else None
+            vote = change(member.vote()) if stands_on == member.hash else None
             if vote is not None:
                 await member.ports.run_blocking(member.ports.store.save_vote, vote)
             return vote
@@ -66,6 +67,7 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
     if message.r != member.state.r or not member.may_vote():
         return rounds_pb2.Accept(reason=f"this member is at entry {member.state.r}")
     exchange.only_its_leader(member, sender, message.ballot)
+    stands_on = member.hash
     entry, fault = judged(member, message.entry)
     if entry is None:
         member.ports.note(f"entry {message.r} of {sender[:8]} refused: {fault}")
@@ -82,9 +84,10 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
         changed = ballot.accept(vote, message.ballot, message.entry)
         return dataclasses.replace(changed, proposed=message.ballot) if changed and sender == member.peer else changed
 
-    if await _cast(member, message.r, accepted) is None:
+    vote = await _cast(member, stands_on, accepted)
+    if vote is None:
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason="promised or applied something else")
-    return rounds_pb2.Accept(vote=records.to_signed(_signed_vote(member, message)), highest=message.ballot)
+    return rounds_pb2.Accept(vote=records.to_signed(_signed_vote(member, message, vote.lineage)), highest=message.ballot)
 
 
 async def keep_gathered(member: Member, root: Digest) -> Digest | None:
@@ -110,17 +113,17 @@ def vote_fault(member: Member, voter: PeerId, message: rounds_pb2.Proposal, sign
     except ValueError as error:
         return str(error)
     known = member.state.member(voter)
-    if known is None or vote != _named(member, message, voter, known.incarnation):
+    if known is None or vote != _named(member, message, member.state.lineage, voter, known.incarnation):
         return f"its vote is for something else than entry {message.r} in ballot {message.ballot}"
     return ""
 
 
-def _named(member: Member, message: rounds_pb2.Proposal, voter: PeerId, incarnation: int) -> ballot.VotePayload:
+def _named(member: Member, message: rounds_pb2.Proposal, lineage: str, voter: PeerId, incarnation: int) -> ballot.VotePayload:
     return ballot.VotePayload(
-        member.run.run_id, member.state.lineage, message.r, message.ballot, entry_digest(message.entry), voter, incarnation
+        member.run.run_id, lineage, message.r, message.ballot, entry_digest(message.entry), voter, incarnation
     )
 
 
-def _signed_vote(member: Member, message: rounds_pb2.Proposal) -> bytes:
-    named = _named(member, message, member.peer, member.me.incarnation)
+def _signed_vote(member: Member, message: rounds_pb2.Proposal, lineage: str) -> bytes:
+    named = _named(member, message, lineage, member.peer, member.me.incarnation)
     return member.ports.signer.sign(records.DOMAIN_VOTE, records.vote_payload(named))

@@ -41,7 +41,7 @@ class Certificate:
 
 def fresh(vote: Vote, r: int) -> Vote:
     """The vote for entry r: a vote for an earlier entry is spent."""
-    return vote if vote.r == r else Vote(r)
+    return vote if vote.r == r else Vote(r, lineage=vote.lineage)
 
 
 def promise(vote: Vote, ballot: int) -> Vote | None:

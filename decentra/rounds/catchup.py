@@ -14,11 +14,13 @@ from decentra.ledger import chain
 from decentra.ledger.apply import apply, first_hash, state_after
 from decentra.ledger.entry import Entry
 from decentra.ledger.golden import GOLDEN
-from decentra.ledger.state import OuterTensors, State, from_header
+from decentra.ledger.state import Fork, OuterTensors, State, from_header
 from decentra.ledger.store import Snapshot, Store
 from decentra.rounds import records
 from decentra.rounds.download import pull_object
 from decentra.rounds.flows import names
+from decentra.rounds.forks import fork_of
+from decentra.rounds.lineage import leads_to
 from decentra.rounds.ports import MakeMachine, Ports, Run, call, learn_record, manifest_digest, read_manifest, run_id_of
 from decentra.rounds.snapshots import IDLE_TIMEOUT_S, download_snapshot, snapshot_bytes, speaking
 from decentra.types import PROTOCOL_VERSION, Digest, PeerId
@@ -93,9 +95,11 @@ async def replay(member: Member, donor: PeerId) -> None:
             weighed, stuck = True, not found
         for certified in found:
             try:
-                await member.commit(certified.SerializeToString(), donor)
+                taken = await member.commit(certified.SerializeToString(), donor)
             except ValueError as error:
                 raise PeerFault(donor, f"its entry {member.state.r} does not hold: {error}") from error
+            if not taken and (member.outlook.suspect is not None or member.outlook.met is not None):
+                return  # of another lineage or state: to be looked into first
         if found and member.state.r == first_r:
             raise PeerFault(donor, f"its entries do not follow entry {first_r}")
 
@@ -126,10 +130,14 @@ async def _head_of(member: Member, donor: PeerId, first_r: int) -> state_pb2.Hea
     return (await member.call(donor, rounds_pb2.Request(head=query), member.silence_s())).head
 
 
+def _wanted_forks(member: Member) -> Sequence[Fork]:
+    return member.state.forks if member.outlook.crossing is None else member.outlook.crossing.forks
+
+
 def _prefers_snapshot(member: Member, donor: PeerId, head: state_pb2.Head) -> bool:
     """Whether a snapshot moves fewer bytes than the entries, or is the only way; says why."""
     ahead = head.r - member.state.r
-    if not head.HasField("snapshot") or head.snapshot.r <= member.state.r:
+    if not head.HasField("snapshot") or head.snapshot.r <= member.state.r or not leads_to(head.snapshot.header, _wanted_forks(member)):
         return False
     whole = snapshot_bytes(member.run) + head.after_snapshot_bytes
     by_snapshot = f"the snapshot of entry {head.snapshot.r} with what follows is {whole / 1e6:.2f} MB"
@@ -150,7 +158,7 @@ async def _take_snapshot(member: Member, donor: PeerId, head: state_pb2.Head) ->
         await member.ports.run_blocking(spool.drop)
     tensors = OuterTensors(torch.zeros_like(member.tensors.anchor), torch.zeros_like(member.tensors.momentum))
     member.wait(f"the snapshot of {names(tuple(donors))}")
-    snapshot = await download_snapshot(member.ports, member.run, tensors, donors)
+    snapshot = await download_snapshot(member.ports, member.run, tensors, donors, _wanted_forks(member))
     adopted = await member.adopt(snapshot, tensors)
     await member.ports.run_blocking(spool.drop)
     if not adopted:
@@ -184,7 +192,7 @@ def restore(store: Store, run: Run, tensors: OuterTensors, to_r: int | None = No
         if entry.state_hash != state_hash:
             raise StateError(f"entry {entry.r} stands on {entry.state_hash.hex()[:12]}, the replay is at {state_hash.hex()[:12]}")
         try:
-            state = apply(run.machine, state, tensors, entry, store.blob)
+            state = apply(run.machine, state, tensors, entry, store.blob, fork_of(message))
         except KeyError as error:
             raise StateError(f"entry {entry.r} needs a blob that is not held here; move the state directory away and join again") from error
         state_hash = state_after(state_hash, message.entry, state)

@@ -34,14 +34,14 @@ async def train_slots(member: Member) -> None:
     while True:
         while not may_train(member):
             await member.changed.wait(1.0)
-        plan = make_plan(member)
+        plan, origin = make_plan(member), member.origin
         member.marks.setdefault("slot", member.now())
-        result = await _train(member, plan)
+        result = await _train(member, plan, origin)
         member.carried.took(plan, result)
         if result is not None and result.num_samples > 0:
             member.mark("trained")
-            await offer(member, result)
-        while member.state.sync == plan.sync and not member.is_done():
+            await offer(member, result, origin)
+        while member.state.sync == plan.sync and member.origin == origin and not member.is_done():
             await member.changed.wait(1.0)
 
 
@@ -82,8 +82,8 @@ def make_plan(member: Member) -> SlotPlan:
     )
 
 
-async def _train(member: Member, plan: SlotPlan) -> SlotResult | None:
-    """The slot's result; None where the swarm went on without it, or this node left the view, before it was done."""
+async def _train(member: Member, plan: SlotPlan, origin: int) -> SlotResult | None:
+    """The slot's result; None where the swarm went on without it, this node left the view or its replica was replaced before."""
     start = member.now()
     task = asyncio.ensure_future(member.ports.trainer.train(plan))
     try:
@@ -91,7 +91,7 @@ async def _train(member: Member, plan: SlotPlan) -> SlotResult | None:
             wake = asyncio.ensure_future(member.changed.wait(1.0))
             await asyncio.wait({task, wake}, return_when=asyncio.FIRST_COMPLETED)
             wake.cancel()
-            if member.state.sync != plan.sync or not member.in_view() or member.is_done():
+            if member.state.sync != plan.sync or member.origin != origin or not member.in_view() or member.is_done():
                 return None
         result = task.result()
     finally:
@@ -106,8 +106,10 @@ async def _train(member: Member, plan: SlotPlan) -> SlotResult | None:
     return result
 
 
-async def offer(member: Member, result: SlotResult) -> None:
-    """Encode, write the root down, tell every member. Nothing happens where the pseudo-gradient is not finite."""
+async def offer(member: Member, result: SlotResult, origin: int) -> None:
+    """Encode, write the root down, tell every member. Nothing happens where the pseudo-gradient is not finite, or the replica
+    that it was made on was replaced.
+    """
     state, machine = member.state, member.run.machine
     # Before the encoding, during which the swarm may go on: then the offer is refused for its sync.
     tokens, claim = member.carried.tokens, intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[0]
@@ -119,6 +121,8 @@ async def offer(member: Member, result: SlotResult) -> None:
         member.ports.note(f"sync {result.sync}: the pseudo-gradient of {name} holds NaN or infinity; this node sits the sync out")
         member.sits_out_sync = result.sync
         member.carried.restart()
+        return
+    if member.origin != origin:
         return
     fragments = len(machine.fragments)
     blank = Offer(
@@ -160,7 +164,7 @@ def _write_down(member: Member, named: Offer, made: Encoded) -> None:
     if made.residual is not None:
         member.residuals.keep(named.fragment, named.root.hex(), made.residual)
     store.files.write(PAYLOAD, len(named.signed).to_bytes(4, "little") + named.signed + made.packed.numpy().tobytes())
-    store.save_offer(named.sync, named.signed)
+    store.save_offer(named.sync, named.signed, named.lineage)
 
 
 async def resume(member: Member) -> None:

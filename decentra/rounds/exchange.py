@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from decentra.errors import PeerError, PeerFault, RefusedError
 from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
-from decentra.rounds import records
+from decentra.rounds import drift, records
 from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
 from decentra.rounds.contribute import sits_out
 from decentra.rounds.flows import names
@@ -37,7 +37,7 @@ ACTIVE_PHASES = 2
 
 
 def _follows(member: Member, r: int, attempt: int) -> bool:
-    return member.state.r == r and member.attempt == attempt and member.behind is None and not member.is_done()
+    return member.state.r == r and member.attempt == attempt and not member.is_called_away() and not member.is_done()
 
 
 async def follow(member: Member, leader: PeerId, attempt: int) -> None:
@@ -147,8 +147,12 @@ def hear_leader(member: Member, leader: PeerId, reply: rounds_pb2.HeartbeatReply
     """Take in a heartbeat's answer."""
     if reply.r > member.state.r:
         member.fall_behind(leader)
+    elif reply.r == member.state.r and reply.state_hash != member.hash:
+        drift.noticed(member, leader, reply.state_hash)
     known = set(member.state.peers())
     member.leader_heard = tuple(peer for peer in reply.heard if peer in known)
+    if is_quorum(member.state.members, member.leader_heard):
+        member.quorum_s = member.now()
     if reply.phase:
         member.wait(f"leader {leader[:8]}: {reply.phase[:MAX_PHASE_CHARS]}")
     for signed in reply.offers[: len(known)]:
@@ -238,7 +242,10 @@ def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat, pause_s: fl
     """Note a heartbeat; move to a later attempt when a quorum is already there. pause_s: until the next, as it is told."""
     if beat.r > member.state.r:
         member.fall_behind(sender)
-    if beat.r != member.state.r or beat.state_hash != member.hash:
+    if beat.r != member.state.r:
+        return
+    if beat.state_hash != member.hash:
+        drift.noticed(member, sender, beat.state_hash)
         return
     announced = records.of_member(beat.member)
     if announced.peer != sender:

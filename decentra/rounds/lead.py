@@ -65,7 +65,7 @@ async def _spread(member: Member, certified: bytes, others: list[PeerId]) -> Non
 
 
 def _gone(member: Member, r: int, attempt: int) -> bool:
-    return member.state.r != r or member.attempt != attempt or member.is_done() or member.behind is not None
+    return member.state.r != r or member.attempt != attempt or member.is_done() or member.is_called_away()
 
 
 def _without(member: Member, peers: Collection[PeerId]) -> str:

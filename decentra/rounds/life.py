@@ -6,7 +6,7 @@ import asyncio
 import itertools
 
 from decentra.errors import PeerError, PeerUnreachable
-from decentra.rounds import catchup, contribute, exchange, lead, owner
+from decentra.rounds import catchup, contribute, drift, exchange, lead, lookout, meeting, owner
 from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
 from decentra.rounds.status import waiting_sentence
@@ -42,6 +42,7 @@ async def _live(member: Member) -> None:
             tasks.create_task(owner.pull_parts(member)),
             tasks.create_task(_refresh_contacts(member)),
             tasks.create_task(_speak_up(member)),
+            tasks.create_task(lookout.look_around(member)),
         ]
         await _run_rounds(member)
         member.tasks = None
@@ -54,6 +55,12 @@ async def _live(member: Member) -> None:
 
 async def _run_rounds(member: Member) -> None:
     while not member.is_done():
+        if member.outlook.suspect is not None:
+            await drift.settle(member)
+            continue
+        if member.outlook.crossing is not None:
+            await meeting.cross(member)
+            continue
         if member.behind is not None:
             donor, member.behind = member.behind, None
             await _chase(member, donor)
@@ -103,7 +110,8 @@ async def _refresh_contacts(member: Member) -> None:
     """
     stood_at = -1
     for turn in itertools.count():
-        strangers = [peer for peer in await meet(member.ports, member.run.run_id) if member.state.member(peer) is None]
+        member.outlook.known = tuple(await meet(member.ports, member.run.run_id))
+        strangers = [peer for peer in member.outlook.known if member.state.member(peer) is None]
         if strangers and not member.in_view() and member.state.r == stood_at and member.behind is None:
             member.behind = strangers[turn % len(strangers)]
             member.changed.notify()

@@ -19,16 +19,18 @@ from decentra.errors import PeerError, PeerFault, StateError
 from decentra.ledger.apply import apply, state_after
 from decentra.ledger.chain import entry_digest, header_digest
 from decentra.ledger.entry import Entry
+from decentra.ledger.state import Fork, OuterTensors, Part, State, from_header
 from decentra.ledger.state import Member as ViewMember
-from decentra.ledger.state import OuterTensors, Part, State, from_header
 from decentra.ledger.store import Snapshot, Vote
-from decentra.rounds import bounds, records
-from decentra.rounds.ballot import certificate_fault
+from decentra.rounds import bounds, drift, meeting, records
+from decentra.rounds.ballot import fresh
 from decentra.rounds.carried import Carried
 from decentra.rounds.chase import Chases
 from decentra.rounds.fetch import Fetcher
+from decentra.rounds.forks import fork_of
 from decentra.rounds.moves import Moves
 from decentra.rounds.offers import Offer, OfferBook, offer_fault
+from decentra.rounds.outlook import Outlook
 from decentra.rounds.pacing import RoundTrip
 from decentra.rounds.parts import PartStore
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
@@ -53,7 +55,7 @@ class Member:
         self.state, self.hash, self.tensors = state, state_hash, tensors
         self.book, self.parts = OfferBook(state.sync), PartStore()
         self.own: Offer | None = None
-        self.sits_out_sync = ports.store.last_offer_sync()
+        self.sits_out_sync = ports.store.last_offer_sync(state.lineage)
         self.takes_over: tuple[Part, ...] = ()
         self.failing: set[PeerId] = set()
         self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments))
@@ -65,6 +67,11 @@ class Member:
         self.behind: PeerId | None = None
         self.catching_up = False
         self.chases = Chases()
+        self.outlook = Outlook()
+        self.origin = 0
+        """Counts how often the replica was replaced otherwise than by an entry: what was begun before is void."""
+        self.quorum_s = -math.inf
+        self.said: set[str] = set()
         self.changed = Changed()
         self.fetcher = Fetcher(self)
         self.history: deque[RoundReport] = deque(maxlen=HISTORY_ENTRIES)
@@ -78,7 +85,7 @@ class Member:
         self.compute_s = 0.0
         self.trained_s = 0.0
         self.born_s = self.now()
-        self.vote_lock, self._commit_lock = asyncio.Lock(), asyncio.Lock()
+        self.vote_lock, self.commit_lock = asyncio.Lock(), asyncio.Lock()
         self.tasks: asyncio.TaskGroup | None = None
         self.aside: dict[asyncio.Task[None], None] = {}
         self.moves = Moves()
@@ -144,6 +151,16 @@ class Member:
         if what != self.waiting_for:
             self.waiting_for, self.waiting_since_s = what, self.now()
 
+    def say_once(self, text: str) -> None:
+        """Note a line for people, unless it has been said in this round."""
+        if text not in self.said:
+            self.said.add(text)
+            self.ports.note(text)
+
+    def is_called_away(self) -> bool:
+        """Whether something must be done before rounds go on: catch up, go over to another lineage, put this replica right."""
+        return self.behind is not None or self.outlook.is_urgent()
+
     def mark(self, name: str) -> None:
         """Note when a phase of this sync's round was reached, once."""
         self.marks.setdefault(name, self.now())
@@ -172,7 +189,7 @@ class Member:
 
     async def call(self, peer: PeerId, request: rounds_pb2.Request, timeout_s: float) -> rounds_pb2.Reply:
         """One control message. Raises PeerError."""
-        request.run_id = self.run.run_id
+        request.run_id, request.lineage = self.run.run_id, bytes.fromhex(self.state.lineage)
         data = await self.ports.transport.call(peer, request.SerializeToString(), timeout_s)
         kind = request.WhichOneof("kind") or ""
         if fault := bounds.reply_fault(kind, data, len(self.state.members)):
@@ -196,7 +213,8 @@ class Member:
     # -- S moves ----------------------------------------------------------------------------------------------------
 
     async def commit(self, certified: bytes, source: PeerId) -> bool:
-        """Take a certified entry: verify, pull its blobs, log, apply. False where it is not the next one.
+        """Take a certified entry: verify, pull its blobs, log, apply. False where it is not the next one, or not of this
+        replica's lineage or state, which is then looked into.
 
         Raises ValueError where the certificate does not hold; PeerError where no holder gave the blobs. A caller that is
         cancelled does not stop it half-way, where the tensors have moved and the state has not.
@@ -205,34 +223,34 @@ class Member:
 
     async def _commit(self, certified: bytes, source: PeerId) -> bool:
         message = swarm_pb2.CertifiedEntry.FromString(certified)
-        async with self._commit_lock:
-            certificate = records.parse_certificate(message.certificate)
-            r = certificate.r
-            if r != self.state.r:
-                if r > self.state.r:
+        async with self.commit_lock:
+            entry = records.parse_entry(message.entry)
+            if meeting.is_foreign(self, entry, message, source):
+                return False
+            if entry.r != self.state.r:
+                if entry.r > self.state.r:
                     self.fall_behind(source)
                 return False
-            fault = certificate_fault(
-                certificate, self.run.run_id, self.state.lineage, r, entry_digest(message.entry), self.state.members, self._open_vote
-            )
+            fault = meeting.commit_fault(self, message, entry)
             if fault:
                 raise ValueError(fault)
-            entry = records.parse_entry(message.entry)
-            if (entry.r, entry.state_hash) != (r, self.hash):
-                raise ValueError(f"entry {r} stands on another state: this replica has drifted at h_{r}")
+            if entry.state_hash != self.hash:
+                drift.found(self, entry, source)
+                return False
             await self.fetcher.blobs_of(entry, (source,))
             self.mark("certified")
-            state = await self.ports.run_blocking(self._apply, entry, message.entry, certified)
-            self._moved(entry, state, state_after(self.hash, message.entry, state), certified, certificate.ballot)
+            fork = fork_of(message)
+            state = await self.ports.run_blocking(self._apply, entry, certified, fork)
+            ballot = records.parse_certificate(message.certificate).ballot
+            self._moved(entry, state, state_after(self.hash, message.entry, state), certified, ballot)
+            if fork is not None:
+                self.start_anew()
             await self._maybe_snapshot(message.entry, entry.state_hash)
         return True
 
-    def _open_vote(self, signed: bytes) -> Any:
-        return records.open_vote(self.ports.verifier, signed)
-
-    def _apply(self, entry: Entry, entry_bytes: bytes, certified: bytes) -> State:
+    def _apply(self, entry: Entry, certified: bytes, fork: Fork | None) -> State:
         self.ports.store.append(entry.r, certified)
-        return apply(self.run.machine, self.state, self.tensors, entry, self.ports.store.blob)
+        return apply(self.run.machine, self.state, self.tensors, entry, self.ports.store.blob, fork)
 
     async def _maybe_snapshot(self, entry_bytes: bytes, previous_hash: Digest) -> None:
         if self.state.r % self.run.config.snapshot_every == 0:
@@ -251,17 +269,16 @@ class Member:
         return await self.moves.run(self._adopt(snapshot, tensors))
 
     async def _adopt(self, snapshot: Snapshot, tensors: OuterTensors) -> bool:
-        async with self._commit_lock:
+        async with self.commit_lock:
             if snapshot.r <= self.state.r:
                 return False
-            await self.ports.run_blocking(self._take_over, snapshot, tensors)
+            await self.ports.run_blocking(self.take_over, snapshot, tensors)
             self.state, self.hash, self.last_certified = from_header(snapshot.header), snapshot.state_hash(), b""
-            self.sits_out_sync = max(self.sits_out_sync, self.ports.store.last_offer_sync())
-            self.carried.restart()
-            self._turn(True)
+            self.start_anew()
         return True
 
-    def _take_over(self, snapshot: Snapshot, tensors: OuterTensors) -> None:
+    def take_over(self, snapshot: Snapshot, tensors: OuterTensors) -> None:
+        """Put a snapshot in place of log and tensors; blocks."""
         # A crash in between leaves the snapshot and a log that ends before it.
         self.ports.store.save_snapshot(snapshot, tensors, self.run.machine.fragments)
         self.ports.store.restart_log()
@@ -278,9 +295,19 @@ class Member:
         self.history.append(report_of(self, before, entry, ballot))
         self._turn(entry.sync is not None)
 
+    def start_anew(self) -> None:
+        """The replica was replaced, or its lineage is another: slot and offer, begun on what was, are dropped."""
+        self.origin += 1
+        self.carried.restart()
+        self.sits_out_sync = self.ports.store.last_offer_sync(self.state.lineage)
+        self.quorum_s = -math.inf
+        self._turn(True)
+
     def _turn(self, new_sync: bool) -> None:
         """A new round, and maybe a new sync, begins."""
         self.attempt, self.beats, self.leader_heard, self.behind = 0, {}, (), None
+        self.outlook.looked_into.clear()
+        self.said.clear()
         self.collecting = self.leading = False
         self.takes_over, self.failing = (), set()
         self.chases.keep_only(self.state.peers())
@@ -313,12 +340,11 @@ class Member:
 
     def vote(self) -> Vote:
         """This member's vote for the due entry."""
-        stored = self.ports.store.vote
-        return stored if stored.r == self.state.r else Vote(self.state.r)
+        return fresh(self.ports.store.vote_in(self.state.lineage), self.state.r)
 
     def may_vote(self) -> bool:
-        """Whether this member votes in the due round: not where its store is older than what it once signed."""
-        return self.in_view() and self.ports.store.vote.r <= self.state.r
+        """Whether this member votes in the due round: not where it has signed for a later one, or its h_r is disputed."""
+        return self.in_view() and not self.outlook.disputed and self.ports.store.vote_in(self.state.lineage).r <= self.state.r
 
     # -- life -------------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,7 @@ class Run:
     num_samples: int
     protocol_version: int
     token_digest: bytes
+    operator_keys: tuple[bytes, ...]
 
     @property
     def announced_samples(self) -> int:
@@ -147,6 +148,7 @@ def read_manifest(signed: bytes, verifier: Verifier, make_machine: MakeMachine) 
         num_samples=m.num_samples,
         protocol_version=m.protocol_version,
         token_digest=m.token_digest,
+        operator_keys=tuple(m.operator_keys),
     )
 
 

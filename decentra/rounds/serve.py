@@ -13,6 +13,8 @@ from decentra.config import differing_keys, run_from_bytes
 from decentra.errors import PeerError, RefusedError, SetupError
 from decentra.ledger.chain import digest
 from decentra.rounds import accept, bounds, compose, exchange, owner, records
+from decentra.rounds.heads import head_of, oldest_entry
+from decentra.rounds.meeting import called
 from decentra.rounds.replay_cost import replay_bytes
 from decentra.rounds.snapshots import snapshot_bytes
 from decentra.rounds.status import status_of
@@ -52,6 +54,7 @@ class Server:
             message = rounds_pb2.Request.FromString(request)
             if message.run_id != member.run.run_id and (kind != "hello" or message.run_id):
                 raise RefusedError(f"the message is for another run than {member.run.run_id.hex()[:8]}")
+            _same_lineage(member, sender, message, kind)
             return (await _ANSWERS[kind](member, sender, getattr(message, kind))).SerializeToString()
         except RefusedError:
             raise
@@ -82,6 +85,18 @@ class Server:
         if self.member is None:
             raise RefusedError("this node is still joining")
         return self.member
+
+
+def _same_lineage(member: Member, sender: PeerId, message: rounds_pb2.Request, kind: str) -> None:
+    """Rounds are agreed within a lineage; where another one shows it is looked into."""
+    tells = message.HasField("lineage") or kind in _WITHIN_A_LINEAGE
+    if not tells or message.lineage.hex() == member.state.lineage:
+        return
+    member.outlook.met = sender
+    member.changed.notify()
+    if kind in _WITHIN_A_LINEAGE:
+        theirs, mine = called(message.lineage.hex()), called(member.state.lineage)
+        raise RefusedError(f"the message is of {theirs}, this node is in {mine}")
 
 
 async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> rounds_pb2.Reply:
@@ -124,7 +139,7 @@ async def _known_records(member: Member) -> list[bytes]:
 async def _heartbeat(member: Member, sender: PeerId, message: rounds_pb2.Heartbeat) -> rounds_pb2.Reply:
     pause_s = compose.period_s(member)
     exchange.hear(member, sender, message, pause_s)
-    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, period_s=pause_s)
+    reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, state_hash=member.hash, period_s=pause_s)
     if member.leading and message.r == member.state.r:
         reply.phase = member.waiting_for
         reply.heard.extend(member.heard())
@@ -161,12 +176,6 @@ async def _commit(member: Member, sender: PeerId, message: swarm_pb2.CertifiedEn
     return rounds_pb2.Reply(done=rounds_pb2.Done(note="applied" if applied else f"at entry {member.state.r}"))
 
 
-def _oldest_entry(member: Member) -> int:
-    """The first entry that can still be replayed from here: blobs are kept since the oldest snapshot."""
-    store = member.ports.store
-    return max(store.oldest_entry(), min(store.snapshots(), default=0))
-
-
 def _replay_bytes(member: Member, first_r: int, end_r: int) -> int:
     """Bytes of entries first_r to end_r - 1 with their blobs, counted up to two snapshots."""
     entries = member.ports.store.entries(first_r, max(0, end_r - first_r))
@@ -174,13 +183,7 @@ def _replay_bytes(member: Member, first_r: int, end_r: int) -> int:
 
 
 async def _head(member: Member, sender: PeerId, message: state_pb2.HeadQuery) -> rounds_pb2.Reply:
-    store = member.ports.store
-    head = state_pb2.Head(
-        r=member.state.r,
-        state_hash=member.hash,
-        oldest_entry=_oldest_entry(member),
-        view=[records.to_member(m) for m in member.state.members],
-    )
+    store, head = member.ports.store, head_of(member)
     # Only certified states are donated: S_r is certified by entry r, S_0 by the manifest.
     certified = [r for r in store.snapshots() if r < member.state.r or r == 0]
     chosen = message.snapshot_r if message.HasField("snapshot_r") and message.snapshot_r in certified else max(certified, default=0)
@@ -196,7 +199,7 @@ async def _head(member: Member, sender: PeerId, message: state_pb2.HeadQuery) ->
 
 
 async def _entries(member: Member, sender: PeerId, message: state_pb2.EntriesQuery) -> rounds_pb2.Reply:
-    limit = min(message.limit, ENTRIES_A_REPLY) if message.first_r >= _oldest_entry(member) else 0
+    limit = min(message.limit, ENTRIES_A_REPLY) if message.first_r >= oldest_entry(member) else 0
     found = member.ports.store.entries(message.first_r, limit, ENTRIES_REPLY_BYTES)
     return rounds_pb2.Reply(entries=state_pb2.Entries(entries=[swarm_pb2.CertifiedEntry.FromString(data) for _, data in found]))
 
@@ -237,6 +240,8 @@ async def _probe(member: Member, sender: PeerId, message: rounds_pb2.Probe) -> r
         raise RefusedError("this node dials nobody back; ask another")
     return rounds_pb2.Reply(probed=await member.ports.dial_back.probe(record))
 
+
+_WITHIN_A_LINEAGE = ("heartbeat", "offer", "close", "prepare", "proposal", "commit")
 
 _ANSWERS: dict[str, Callable[[Member, PeerId, Any], Awaitable[rounds_pb2.Reply]]] = {
     "hello": _hello,

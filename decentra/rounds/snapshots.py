@@ -18,10 +18,11 @@ from decentra.codec.base import num_blocks
 from decentra.errors import PeerError, PeerFault, PeerUnreachable
 from decentra.ledger import chain
 from decentra.ledger.spool import Spool
-from decentra.ledger.state import OuterTensors, from_header
+from decentra.ledger.state import Fork, OuterTensors, from_header
 from decentra.ledger.store import Snapshot
 from decentra.rounds import records
 from decentra.rounds.download import Download, Wanted
+from decentra.rounds.lineage import leads_to
 from decentra.rounds.ports import Ports, Run, call, meet
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
@@ -39,9 +40,12 @@ def snapshot_bytes(run: Run) -> int:
     return 8 * run.layout.num_elements
 
 
-async def download_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donors: Sequence[PeerId]) -> Snapshot:
+async def download_snapshot(
+    ports: Ports, run: Run, tensors: OuterTensors, donors: Sequence[PeerId], forks: Sequence[Fork] | None = None
+) -> Snapshot:
     """Fill `tensors` with the snapshot begun before, where it is still offered, else with the newest. Raises PeerError.
 
+    forks: only of the history that these forced views led to; any where it is None.
     Who offers none at the start is an error at once; once bytes came, donors are waited for, saying so.
     """
     pause_s, clock = PAUSE_S, asyncio.get_running_loop().time
@@ -49,7 +53,7 @@ async def download_snapshot(ports: Ports, run: Run, tensors: OuterTensors, donor
     while True:
         before_s = moved.at_s
         try:
-            source = await _choose(ports, run, donors)
+            source = await _choose(ports, run, donors, forks)
             return await _fill(ports, run, tensors, source, moved)
         except PeerError as error:
             if moved.at_s < 0 or clock() - moved.at_s > PATIENCE_S:
@@ -76,11 +80,13 @@ class _Source:
     idle_s: float
 
 
-async def _choose(ports: Ports, run: Run, donors: Sequence[PeerId]) -> _Source:
+async def _choose(ports: Ports, run: Run, donors: Sequence[PeerId], forks: Sequence[Fork] | None) -> _Source:
     """The snapshot to fetch: the one begun before, where it is still held, else the newest. Raises PeerError."""
     kept = await ports.run_blocking(_begun, ports.store.spool)
+    kept = kept if kept is not None and _is_of(kept, forks) else None
     heads = await _heads(ports, run, donors, kept)
     offered = {peer: records.of_snapshot(head.snapshot) for peer, head in heads.items() if head.HasField("snapshot")}
+    offered = {peer: snapshot for peer, snapshot in offered.items() if _is_of(snapshot, forks)}
     if not offered:
         raise PeerUnreachable(donors[0] if donors else "nobody", "no member offers a snapshot")
     chosen = kept if kept is not None and kept in offered.values() else max(offered.values(), key=lambda snapshot: snapshot.r)
@@ -90,6 +96,10 @@ async def _choose(ports: Ports, run: Run, donors: Sequence[PeerId]) -> _Source:
     rates = [m.up_bytes_per_s for head in heads.values() for m in head.view if m.peer in holding and m.up_bytes_per_s]
     idle_s = IDLE_TIMEOUT_S + 4 * BLOCK_CHUNKS * chain.CHUNK_BYTES / min(rates, default=UNKNOWN_RATE_BYTES_PER_S)
     return _Source(chosen, tuple(holding), idle_s)
+
+
+def _is_of(snapshot: Snapshot, forks: Sequence[Fork] | None) -> bool:
+    return forks is None or leads_to(snapshot.header, forks)
 
 
 def _begun(spool: Spool) -> Snapshot | None:
@@ -119,6 +129,8 @@ async def _fill(ports: Ports, run: Run, tensors: OuterTensors, source: _Source, 
     snapshot = source.snapshot
     try:
         state = from_header(snapshot.header)
+        if state.r != snapshot.r or len(state.roots) != len(run.machine.fragments):
+            raise ValueError(f"it is of entry {state.r}, with {len(state.roots)} fragments")
     except (ValueError, KeyError, TypeError) as error:
         raise PeerFault(source.holding[0], f"the header of its snapshot {snapshot.r} cannot be read: {error}") from error
     await ports.run_blocking(ports.store.spool.begin, snapshot.r, records.to_snapshot(snapshot).SerializeToString())

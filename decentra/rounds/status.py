@@ -58,6 +58,8 @@ def status_of(member: Member) -> dict[str, Any]:
         "run": member.run.config.name,
         "run_id": member.run.run_id.hex(),
         "entry": state.r,
+        "lineage": state.lineage,
+        "forced_views": len(state.forks),
         "sync": state.sync,
         "state_hash": member.hash.hex(),
         "tokens_committed": state.tokens,

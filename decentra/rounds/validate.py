@@ -106,10 +106,11 @@ def _view_fault(machine: Machine, state: State, entry: Entry) -> str:
     members = next_members(state, entry.sync is not None, entry.heard, entry.removed, entry.admitted, machine.start_members)
     if not next_view_stands(members, entry.heard, newcomers):
         return "the members it hears are no quorum of the next view, or none can be dialled"
-    return _map_fault(machine, state, entry, members)
+    return map_fault(machine, state, entry, members)
 
 
-def _map_fault(machine: Machine, state: State, entry: Entry, members: tuple[Member, ...]) -> str:
+def map_fault(machine: Machine, state: State, entry: Entry, members: tuple[Member, ...]) -> str:
+    """Why the next map, returns or grants of an entry do not fit the view that follows it; "" where they do."""
     next_sync = state.sync + (entry.sync is not None)
     blocks = num_blocks(machine.due(next_sync).num_chunks)
     dialable = {m.peer for m in members if m.dialable}

@@ -51,6 +51,15 @@ def test_a_removed_file_is_gone_and_may_be_removed_again(files: Files) -> None:
     assert files.read("blobs/a") is None and files.names("blobs") == []
 
 
+def test_a_moved_file_stands_elsewhere_and_replaces_what_was_there(files: Files) -> None:
+    files.write("snapshots/3/anchor", b"new")
+    files.write("aside/x/snapshots/3/anchor", b"old")
+    files.move("snapshots/3/anchor", "aside/x/snapshots/3/anchor")
+    files.move("snapshots/3/anchor", "aside/x/elsewhere")
+    assert files.read("aside/x/snapshots/3/anchor") == b"new"
+    assert files.names("snapshots") == [] and files.names("aside") == ["aside/x/snapshots/3/anchor"]
+
+
 def test_the_caller_may_change_its_buffer_after_a_write(files: Files) -> None:
     buffer = bytearray(b"first")
     files.write("a/x", buffer)

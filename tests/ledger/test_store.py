@@ -56,6 +56,63 @@ def test_the_sync_of_the_last_offer_is_known_after_a_restart() -> None:
     assert opened(files).last_offer_sync() == 4
 
 
+def test_votes_and_offers_of_one_lineage_leave_those_of_another_alone() -> None:
+    store = opened()
+    first, second = Vote(9, promised=3, accepted_ballot=3, accepted_entry=b"x"), Vote(4, promised=1, lineage="ab")
+    store.save_vote(first)
+    store.save_offer(8, b"signed")
+    assert store.vote_in("ab") == Vote(0, lineage="ab") and store.last_offer_sync("ab") == -1
+    store.save_vote(second)
+    store.save_offer(3, b"signed", "ab")
+    for kept in (store, opened(store.files)):
+        assert (kept.vote_in(""), kept.vote_in("ab"), kept.vote, kept.incarnation) == (first, second, second, 7)
+        assert (kept.last_offer_sync(), kept.last_offer_sync("ab"), kept.last_offer_sync("cd")) == (8, 3, -1)
+    store.save_vote(first)
+    assert opened(store.files).vote == first and opened(store.files).vote_in("ab") == second
+
+
+def test_a_ledger_set_aside_is_a_state_directory_of_its_own() -> None:
+    store, held = opened(), tensors(1)
+    store.files.write("manifest.bin", b"manifest")
+    store.save_snapshot(snapshot(4, held), held, PARTS)
+    store.append(4, b"entry")
+    blob, shard = store.put_blob(b"blob", 4), store.put_file("data.bin", b"text")
+    folder = store.set_aside("first-5")
+    assert folder == "aside/first-5" and (store.snapshots(), store.entries(4, 1)) == ([], [])
+    assert not store.has(blob) and store.has(shard) and opened(store.files).snapshots() == []
+    moved = MemoryFiles()
+    for name in store.files.names(folder):
+        moved.write(name.removeprefix(f"{folder}/"), store.files.read(name) or b"")
+    again = Store.open(moved)
+    assert again.snapshots() == [4] and again.entries(4, 1) == [(4, b"entry")] and again.blob(blob) == b"blob"
+    assert moved.read("manifest.bin") == b"manifest" and moved.read("vote.json") is None
+    assert store.set_aside("first-5") == "aside/first-5-2"
+
+
+@pytest.mark.parametrize("moves", range(7))
+def test_a_crash_while_a_ledger_is_set_aside_leaves_a_store_that_opens_to_whole_snapshots_only(moves: int) -> None:
+    class Dying(MemoryFiles):
+        left = moves
+
+        def move(self, name: str, target: str) -> None:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            super().move(name, target)
+
+    store, held = opened(files := Dying()), tensors(1)
+    for r in (2, 4):
+        store.save_snapshot(snapshot(r, held), held, PARTS)
+    store.append(4, b"entry")
+    with pytest.raises(KeyboardInterrupt):
+        store.set_aside("first-5")
+    again, found = opened(files), tensors(2)
+    assert again.entries(4, 1) == ([] if moves else [(4, b"entry")]), "the log goes first: no entry stands without its snapshot"
+    for r in again.snapshots():
+        again.load_tensors(r, found, PARTS)
+    assert len(again.snapshots()) == max(0, 2 - max(0, moves - 1))
+
+
 def test_a_log_that_begins_late_gives_entries_from_there_on() -> None:
     store = opened()
     assert store.entries(0, 5) == [] and store.oldest_entry() == 0

@@ -146,7 +146,7 @@ def test_an_entry_accepted_by_a_quorum_is_the_one_that_the_next_leader_proposes(
 def test_a_certificate_that_reached_only_its_leader_or_one_member_stands(reached):
     async def story(swarm):
         leader, r, _ = await due(swarm, "votes")
-        await swarm.until(lambda: leader.member._commit_lock.locked(), step_s=0.001)
+        await swarm.until(lambda: leader.member.commit_lock.locked(), step_s=0.001)
         others = [n for n in swarm.live() if n is not leader]
         for node in others[reached:]:
             swarm.cut(leader, node)

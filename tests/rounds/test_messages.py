@@ -47,7 +47,8 @@ def again(member, offer, **changes):
 async def has_offered(swarm, number):
     """Wait until a member has offered, and a slower one keeps the sync open."""
     swarm.nodes[0].trainer.stalled_until_s = swarm.now() + 8.0
-    await swarm.until(lambda: (m := swarm.member(number)).own is not None and m.state.sync == swarm.newest().state.sync, step_s=0.01)
+    sync = swarm.newest().state.sync
+    await swarm.until(lambda: (own := swarm.member(number).own) is not None and own.sync == sync, step_s=0.01)
     return swarm.member(number)
 
 

@@ -15,7 +15,7 @@ class Frame(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("run_id", "hello", "heartbeat", "offer", "close", "prepare", "proposal", "commit", "head", "entries", "records", "status", "probe")
+    __slots__ = ("run_id", "hello", "heartbeat", "offer", "close", "prepare", "proposal", "commit", "head", "entries", "records", "status", "probe", "lineage")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class Request(_message.Message):
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     hello: Hello
     heartbeat: Heartbeat
@@ -42,7 +43,8 @@ class Request(_message.Message):
     records: Records
     status: StatusQuery
     probe: Probe
-    def __init__(self, run_id: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., proposal: _Optional[_Union[Proposal, _Mapping]] = ..., commit: _Optional[_Union[_swarm_pb2.CertifiedEntry, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.HeadQuery, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.EntriesQuery, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[StatusQuery, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
+    lineage: bytes
+    def __init__(self, run_id: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., proposal: _Optional[_Union[Proposal, _Mapping]] = ..., commit: _Optional[_Union[_swarm_pb2.CertifiedEntry, _Mapping]] = ..., head: _Optional[_Union[_state_pb2.HeadQuery, _Mapping]] = ..., entries: _Optional[_Union[_state_pb2.EntriesQuery, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., status: _Optional[_Union[StatusQuery, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., lineage: _Optional[bytes] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("welcome", "heartbeat", "done", "report", "promise", "accept", "head", "entries", "records", "status", "probed")
@@ -119,7 +121,7 @@ class Heartbeat(_message.Message):
     def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., member: _Optional[_Union[_swarm_pb2.Member, _Mapping]] = ..., newcomer: _Optional[bool] = ..., leaving: _Optional[bool] = ..., held: _Optional[_Iterable[bytes]] = ..., steps_done: _Optional[int] = ..., num_steps: _Optional[int] = ..., offer: _Optional[_Union[_swarm_pb2.Signed, _Mapping]] = ..., sits_out: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("r", "attempt", "heard", "phase", "waiting", "over", "offers", "period_s")
+    __slots__ = ("r", "attempt", "heard", "phase", "waiting", "over", "offers", "period_s", "state_hash")
     R_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     HEARD_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +130,7 @@ class HeartbeatReply(_message.Message):
     OVER_FIELD_NUMBER: _ClassVar[int]
     OFFERS_FIELD_NUMBER: _ClassVar[int]
     PERIOD_S_FIELD_NUMBER: _ClassVar[int]
+    STATE_HASH_FIELD_NUMBER: _ClassVar[int]
     r: int
     attempt: int
     heard: _containers.RepeatedScalarFieldContainer[str]
@@ -136,7 +139,8 @@ class HeartbeatReply(_message.Message):
     over: bool
     offers: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Signed]
     period_s: float
-    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., heard: _Optional[_Iterable[str]] = ..., phase: _Optional[str] = ..., waiting: _Optional[bool] = ..., over: _Optional[bool] = ..., offers: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., period_s: _Optional[float] = ...) -> None: ...
+    state_hash: bytes
+    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., heard: _Optional[_Iterable[str]] = ..., phase: _Optional[str] = ..., waiting: _Optional[bool] = ..., over: _Optional[bool] = ..., offers: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., period_s: _Optional[float] = ..., state_hash: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("contribution",)

@@ -30,7 +30,7 @@ class Snapshot(_message.Message):
     def __init__(self, r: _Optional[int] = ..., header: _Optional[bytes] = ..., previous_hash: _Optional[bytes] = ..., previous_entry_digest: _Optional[bytes] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("r", "state_hash", "oldest_entry", "view", "snapshot", "replay_bytes", "after_snapshot_bytes")
+    __slots__ = ("r", "state_hash", "oldest_entry", "view", "snapshot", "replay_bytes", "after_snapshot_bytes", "lineage", "forced", "tokens", "incarnation", "acting")
     R_FIELD_NUMBER: _ClassVar[int]
     STATE_HASH_FIELD_NUMBER: _ClassVar[int]
     OLDEST_ENTRY_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,11 @@ class Head(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     REPLAY_BYTES_FIELD_NUMBER: _ClassVar[int]
     AFTER_SNAPSHOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    FORCED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ACTING_FIELD_NUMBER: _ClassVar[int]
     r: int
     state_hash: bytes
     oldest_entry: int
@@ -45,7 +50,12 @@ class Head(_message.Message):
     snapshot: Snapshot
     replay_bytes: int
     after_snapshot_bytes: int
-    def __init__(self, r: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., oldest_entry: _Optional[int] = ..., view: _Optional[_Iterable[_Union[_swarm_pb2.Member, _Mapping]]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., replay_bytes: _Optional[int] = ..., after_snapshot_bytes: _Optional[int] = ...) -> None: ...
+    lineage: bytes
+    forced: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Signed]
+    tokens: int
+    incarnation: int
+    acting: bool
+    def __init__(self, r: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., oldest_entry: _Optional[int] = ..., view: _Optional[_Iterable[_Union[_swarm_pb2.Member, _Mapping]]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., replay_bytes: _Optional[int] = ..., after_snapshot_bytes: _Optional[int] = ..., lineage: _Optional[bytes] = ..., forced: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., tokens: _Optional[int] = ..., incarnation: _Optional[int] = ..., acting: _Optional[bool] = ...) -> None: ...
 
 class EntriesQuery(_message.Message):
     __slots__ = ("first_r", "limit")

@@ -257,9 +257,25 @@ class Certificate(_message.Message):
     def __init__(self, r: _Optional[int] = ..., ballot: _Optional[int] = ..., entry_digest: _Optional[bytes] = ..., votes: _Optional[_Iterable[_Union[Signed, _Mapping]]] = ...) -> None: ...
 
 class CertifiedEntry(_message.Message):
-    __slots__ = ("entry", "certificate")
+    __slots__ = ("entry", "certificate", "forced")
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    FORCED_FIELD_NUMBER: _ClassVar[int]
     entry: bytes
     certificate: bytes
-    def __init__(self, entry: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+    forced: Signed
+    def __init__(self, entry: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., forced: _Optional[_Union[Signed, _Mapping]] = ...) -> None: ...
+
+class ForcedView(_message.Message):
+    __slots__ = ("run_id", "lineage", "r", "state_hash", "entry_digest")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    R_FIELD_NUMBER: _ClassVar[int]
+    STATE_HASH_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    lineage: bytes
+    r: int
+    state_hash: bytes
+    entry_digest: bytes
+    def __init__(self, run_id: _Optional[bytes] = ..., lineage: _Optional[bytes] = ..., r: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., entry_digest: _Optional[bytes] = ...) -> None: ...

@@ -41,6 +41,8 @@ class Watch:
     """Everything that was ever signed, logged and reached in one swarm."""
 
     swarm: Swarm
+    spoilt: set[PeerId] = field(default_factory=set)
+    """Peers whose replica a test has made wrong: where they stand is judged at the end only."""
     entries: dict[int, bytes] = field(default_factory=dict)
     hashes: dict[int, Digest] = field(default_factory=dict)
     states: dict[int, State] = field(default_factory=dict)
@@ -57,6 +59,23 @@ class Watch:
     _last_root: dict[tuple[PeerId, int], Digest] = field(default_factory=dict)
     _sent_with: dict[Digest, Digest | None] = field(default_factory=dict)
     _left: dict[Digest, Digest] = field(default_factory=dict)
+    _may_lack: set[tuple[PeerId, int]] = field(default_factory=set)
+    """Peer and fragment whose residual may have gone, for the peer was in another lineage since."""
+
+    def forked(self, r: int) -> Watch:
+        """The watch of a lineage that begins with a forced entry r: it has the entries before r in common with this one."""
+        watch = Watch(self.swarm, self.spoilt)
+        watch._parsed, watch._packed, watch._sent_with, watch._left = self._parsed, self._packed, self._sent_with, self._left
+        watch.states = {known: state for known, state in self.states.items() if known <= r}
+        watch.hashes = {known: state_hash for known, state_hash in self.hashes.items() if known <= r}
+        watch.entries = {known: entry for known, entry in self.entries.items() if known < r}
+        for known in sorted(watch.entries):
+            watch._count(None, records.parse_entry(watch.entries[known]))
+        return watch
+
+    def came_over(self, peer: PeerId) -> None:
+        """A member comes from another lineage, where it may have dropped what its last counted contribution here left."""
+        self._may_lack |= {key for key in self._last_root if key[0] == peer}
 
     def newest(self) -> State:
         """The state that most entries led to, on whatever machine."""
@@ -147,6 +166,17 @@ class Watch:
         self.swarm.spring("moving", node)
 
     def _first_commit(self, node: Node, r: int, message: swarm_pb2.CertifiedEntry) -> None:
+        entry = self._parsed.get(entry_digest(message.entry)) or records.parse_entry(message.entry)
+        if message.HasField("forced"):
+            if entry.counted or entry.admitted or not entry.removed:
+                self._fail(node, f"the forced entry {r} does not only remove members")
+        else:
+            self._check_certificate(node, r, message)
+        self._count(node, entry)
+        if entry.counted:
+            self._check_sums(node, entry)
+
+    def _check_certificate(self, node: Node, r: int, message: swarm_pb2.CertifiedEntry) -> None:
         certificate, name = records.parse_certificate(message.certificate), entry_digest(message.entry)
         for signed in certificate.votes:
             voter = swarm_pb2.Vote.FromString(swarm_pb2.Signed.FromString(signed).payload).voter
@@ -154,34 +184,35 @@ class Watch:
                 self._fail(node, f"the certificate of entry {r} counts {voter[:8]}, which did not accept it in ballot {certificate.ballot}")
         if self._chosen.get(r) != name:
             self._fail(node, f"entry {r} is committed, but no quorum has accepted it in one ballot")
-        entry = self._parsed.get(name) or records.parse_entry(message.entry)
+
+    def _count(self, node: Node | None, entry: Entry) -> None:
         for counted in entry.counted:
             if counted.root in self._counted:
-                self._fail(node, f"entry {r} counts a root that entry {self._counted[counted.root]} counted")
-            self._counted[counted.root] = r
-            self._commit_ids(node, r, counted)
+                self._fail(node, f"entry {entry.r} counts a root that entry {self._counted[counted.root]} counted")
+            self._counted[counted.root] = entry.r
+            self._commit_ids(node, entry.r, counted)
             self._check_residual(node, counted, entry.fragment)
         for peer in entry.removed:
             self._last_root = {key: root for key, root in self._last_root.items() if key[0] != peer}
-        if entry.counted:
-            self._check_sums(node, entry)
 
-    def _commit_ids(self, node: Node, r: int, counted: Counted) -> None:
+    def _commit_ids(self, node: Node | None, r: int, counted: Counted) -> None:
         for start, stop in counted.claim:
             if any(start < known_stop and known_start < stop for known_start, known_stop in self._committed):
                 self._fail(node, f"entry {r} commits ids that were committed before, of [{start}, {stop})")
         self._committed = _merged([*self._committed, *counted.claim])
         self._committed_by[counted.sender] = _merged([*self._committed_by.get(counted.sender, []), *counted.claim])
 
-    def _check_residual(self, node: Node, counted: Counted, fragment: int) -> None:
+    def _check_residual(self, node: Node | None, counted: Counted, fragment: int) -> None:
         """A counted contribution sent what its sender's last counted one of that fragment lost: all of it, once."""
         key = (counted.sender, fragment)
         before, self._last_root[key] = self._last_root.get(key), counted.root
         if self.swarm.codec.feedback and counted.root in self._sent_with:
             owed = self._left.get(before) if before is not None else None
-            if self._sent_with[counted.root] != owed:
+            gone = key in self._may_lack and self._sent_with[counted.root] is None
+            if self._sent_with[counted.root] != owed and not gone:
                 what = "no residual" if self._sent_with[counted.root] is None else "another residual"
                 self._fail(node, f"{counted.sender[:8]} sends {what} than what its last counted root of fragment {fragment} left")
+        self._may_lack.discard(key)
 
     def residual_kept(self, fragment_root: Digest, sent: Digest | None, left: Digest) -> None:
         """A contribution was made with the residual `sent` (its digest, None for none) and left another."""
@@ -230,6 +261,8 @@ class Watch:
     def stands(self, node: Node, state: State, state_hash: Digest) -> None:
         """A member stands at S_r: the same for all, and no id lost or doubled in it."""
         self.num_events += 1
+        if node.peer in self.spoilt:
+            return
         if state.r not in self.states:
             self.states[state.r], self.hashes[state.r] = state, state_hash
             self._check_ids(node, state)
@@ -262,6 +295,8 @@ class Watch:
             member = node.member
             if member is not None and not node.gone and member.state.r != newest.r:
                 self._fail(node, f"ends at entry {member.state.r}, the swarm at {newest.r}")
+            elif member is not None and not node.gone and member.hash != self.hashes[newest.r]:
+                self._fail(node, f"ends at another h_{newest.r} than the swarm")
         self.swarm.check()
 
 

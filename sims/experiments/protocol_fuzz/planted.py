@@ -21,8 +21,7 @@ from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import State, Transition, move_leases
 from decentra.ledger.store import Store, Vote
-from decentra.rounds import accept, ballot, compose, contribute, exchange, lead, leases, life, records
-from decentra.rounds import member as members
+from decentra.rounds import accept, ballot, compose, contribute, exchange, lead, leases, life, meeting, records
 from decentra.rounds.carried import Carried
 from decentra.rounds.member import Member
 from decentra.rounds.offers import Offer, OfferBook
@@ -64,7 +63,7 @@ def no_promise_phase() -> AbstractContextManager[None]:
 def nameless_ballots() -> AbstractContextManager[None]:
     """A signature names run, round and entry, not the ballot; so a leader that must propose an entry again counts whoever
     signed it in an earlier attempt. The certificate's own check of the ballot goes with it."""
-    payload, fault, quorum, sign = records.vote_payload, members.certificate_fault, lead.is_quorum, accept._signed_vote
+    payload, fault, quorum, sign = records.vote_payload, meeting.certificate_fault, lead.is_quorum, accept._signed_vote
     signed: dict[tuple[int, bytes], dict[PeerId, bytes]] = {}
 
     def vote_payload(vote: ballot.VotePayload) -> bytes:
@@ -73,8 +72,8 @@ def nameless_ballots() -> AbstractContextManager[None]:
     def certificate_fault(certificate: ballot.Certificate, *rest: Any) -> str:
         return fault(dataclasses.replace(certificate, ballot=0), *rest)
 
-    def signed_vote(member: Member, message: rounds_pb2.Proposal) -> bytes:
-        vote = sign(member, message)
+    def signed_vote(member: Member, message: rounds_pb2.Proposal, lineage: str) -> bytes:
+        vote = sign(member, message, lineage)
         signed.setdefault((message.r, entry_digest(message.entry)), {})[member.peer] = vote
         return vote
 
@@ -85,7 +84,7 @@ def nameless_ballots() -> AbstractContextManager[None]:
         return quorum(view, peers)
 
     return patched(
-        (records, "vote_payload", vote_payload), (members, "certificate_fault", certificate_fault),
+        (records, "vote_payload", vote_payload), (meeting, "certificate_fault", certificate_fault),
         (accept, "_signed_vote", signed_vote), (lead, "is_quorum", is_quorum),
     )  # fmt: skip
 

@@ -36,7 +36,7 @@ from decentra.transport.shaper import Shaper
 from decentra.transport.weather import Weather
 from decentra.types import PeerId
 from decentra.wire.v1 import swarm_pb2
-from sims.experiments.protocol_fuzz.invariants import Watch
+from sims.experiments.protocol_fuzz.lineages import Watches
 from sims.experiments.protocol_fuzz.machines import (
     CHUNKS,
     DELAY_S,
@@ -76,7 +76,7 @@ class Processes:
     def __post_init__(self) -> None:
         self.weather = Weather(random.Random(f"weather/{self.seed}"))
         self.network = MemoryNetwork(self.weather)
-        self.watch = Watch(self)
+        self.watches = Watches(self)
         self._failed: asyncio.Future[None] | None = None
 
     # -- processes --------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Processes:
         ports.trainer = node.trainer
         me = announced(node.peer, ports.store.incarnation, node.dialable, self.run)
         node.member = WatchedMember(self, node, self.run, ports, reached.state, reached.state_hash, tensors, me)
-        self.watch.stands(node, reached.state, reached.state_hash)
+        self.watches.stands(node, reached.state, reached.state_hash)
         server.member = node.member
         node.task = asyncio.ensure_future(life.live(node.member))
         node.task.add_done_callback(self._ended)

@@ -16,6 +16,7 @@ from decentra.rounds import records
 from decentra.rounds.member import Member
 from decentra.sim import clock
 from decentra.types import PeerId
+from sims.experiments.protocol_fuzz.invariants import Watch
 from sims.experiments.protocol_fuzz.machines import Node, small_blocks
 from sims.experiments.protocol_fuzz.processes import Processes
 from sims.experiments.protocol_fuzz.watched import watched_composing
@@ -30,6 +31,11 @@ class Swarm(Processes):
         self._trap: tuple[str, asyncio.Future[Node]] | None = None
 
     # -- questions --------------------------------------------------------------------------------------------------
+
+    @property
+    def watch(self) -> Watch:
+        """The watch of the lineage that the newest state is in."""
+        return self.watches.of(max(self.members(), key=lambda m: m.state.r).state.lineage if self.members() else "")
 
     def live(self) -> list[Node]:
         return [n for n in self.nodes if n.member is not None]

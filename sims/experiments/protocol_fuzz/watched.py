@@ -36,19 +36,19 @@ class WatchedStore(Store):
         super().save_vote(vote)
         if self._lives():
             assert self.swarm is not None
-            self.swarm.watch.voted(self.node, self.incarnation, vote)
+            self.swarm.watches.of(vote.lineage).voted(self.node, self.incarnation, vote)
 
     def append(self, r: int, certified: bytes) -> None:
         super().append(r, certified)
         if self._lives():
             assert self.swarm is not None
-            self.swarm.watch.logged(self.node, r, certified, self)
+            self.swarm.watches.logged(self.node, r, certified, self)
 
-    def save_offer(self, sync: int, signed: bytes) -> None:
-        super().save_offer(sync, signed)
+    def save_offer(self, sync: int, signed: bytes, lineage: str = "") -> None:
+        super().save_offer(sync, signed, lineage)
         if self._lives():
             assert self.swarm is not None
-            self.swarm.watch.offered(self.node, signed)
+            self.swarm.watches.of(lineage).offered(self.node, signed)
 
 
 class WatchedResiduals(Residuals):
@@ -88,7 +88,7 @@ class WatchedMember(Member):
     def _turn(self, new_sync: bool) -> None:
         super()._turn(new_sync)
         if self.node.member is self:
-            self.swarm.watch.stands(self.node, self.state, self.hash)
+            self.swarm.watches.stands(self.node, self.state, self.hash)
 
 
 @contextlib.contextmanager
@@ -99,7 +99,7 @@ def watched_composing() -> Iterator[None]:
     def entry(member: Member, *arguments: Any) -> Entry | None:
         made = original(member, *arguments)
         if made is not None and isinstance(member, WatchedMember):
-            member.swarm.watch.composed(member.node, member, made)
+            member.swarm.watches.of(made.lineage).composed(member.node, member, made)
         return made
 
     compose.entry = entry
