@@ -28,6 +28,7 @@ from decentra.ledger.chain import digest
 from decentra.ledger.files import DiskFiles, MemoryFiles
 from decentra.ledger.state import OuterTensors
 from decentra.ledger.store import Store
+from decentra.node.pages import keep_pages
 from decentra.outer.layout import Layout
 from decentra.rounds import life
 from decentra.rounds.catchup import Reached
@@ -55,10 +56,10 @@ class TimedFiles(DiskFiles):
 
     spent_s = 0.0
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
+    def write(self, name: str, *data: bytes | memoryview) -> None:
         """See Files."""
         start = time.perf_counter()
-        super().write(name, data)
+        super().write(name, *data)
         self.spent_s += time.perf_counter() - start
 
 
@@ -213,5 +214,6 @@ async def play(captain: Captain, number: int, peers: int, num_elements: int, add
 
 
 if __name__ == "__main__":
+    keep_pages()
     number, peers, num_elements = (int(text) for text in sys.argv[1:4])
     asyncio.run(play(Captain(), number, peers, num_elements, sys.argv[4], Path(sys.argv[5]), sys.argv[6]))
