@@ -12,6 +12,7 @@ from decentra.ledger.store import Store
 from decentra.rounds import owner
 from decentra.rounds.download import digest_frames
 from decentra.rounds.pacing import Pacer, Pins
+from decentra.transport.base import FRAME_BYTES
 from decentra.wire.v1 import state_pb2
 
 if TYPE_CHECKING:
@@ -45,9 +46,10 @@ class Streams:
         with self._round_stream(member):
             for frame in () if message.digests_known else digest_frames(held.block_digests):
                 yield frame
-            for number in range(first, last):
+            at_once = max(1, FRAME_BYTES // max(1, len(blocks[first]))) if first < last else 1
+            for number in range(first, last, at_once):
                 self._pacer.last_round_s = member.now()
-                yield bytes(blocks[number])
+                yield b"".join(blocks[b] for b in range(number, min(number + at_once, last)))
 
     async def _object(self, member: Member, message: state_pb2.PullRequest) -> AsyncGenerator[bytes, None]:
         """Blobs of the due entry and the one before are round traffic; all else waits its turn and pins what it needs."""
