@@ -55,7 +55,7 @@ class Objects:
         name_digest = self.put_blocks(blocks, digests, r)
         known = self._known.get(name_digest)
         if serve and known is not None and known.r == r:
-            self._remember(name_digest, replace(known, block_digests=digests, data=data))
+            self._remember(name_digest, StoredObject(known.path, r, False, digests, FILE_BLOCK_BYTES, data))
         return name_digest
 
     def put_blocks(self, blocks: Sequence[bytes | memoryview], digests: Sequence[Digest], r: int) -> Digest:
