@@ -18,7 +18,6 @@ from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution, parts_to_hold
 from decentra.rounds.reduction import Blocks, not_finite, reduce
 from decentra.rounds.validate import close_fault
-from decentra.transport.base import FRAME_BYTES
 from decentra.types import BLOCK_CHUNKS, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
 
@@ -95,7 +94,7 @@ async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, r
     blocks = num_blocks(offer.num_chunks)
     chunk_bytes = member.run.machine.codecs[offer.codec].chunk_bytes
     block_bytes, to_come = BLOCK_CHUNKS * chunk_bytes, min(len(wanted) * BLOCK_CHUNKS, offer.num_chunks) * chunk_bytes
-    idle_s = member.fetcher.idle_s(min(FRAME_BYTES, to_come))
+    idle_s = member.fetcher.idle_s(block_bytes)
     stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, idle_s, block_bytes=block_bytes)
     with member.ports.flows.flow(f"parts of sync {offer.sync}", (source,), to_come, start) as flow:
         async with aclosing(stream):
