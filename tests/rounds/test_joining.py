@@ -182,7 +182,7 @@ def test_a_member_whose_disk_is_full_says_so_and_the_others_go_on():
         node = swarm.nodes[2]
         files = node.member.ports.store.files
 
-        def full(name, data):
+        def full(name, *data):
             raise SetupError(f"cannot write {name}: the disk is full; free some space")
 
         files.write = files.append = full

@@ -83,7 +83,7 @@ def test_a_contribution_whose_blocks_have_another_size_is_left_out_by_name(monke
         sync = swarm.newest().state.sync + 1
         await swarm.until(lambda: swarm.newest().state.sync > sync, LIMIT_S)
         assert "n2" not in swarm.counted(sync)
-        assert any(f"{liar[0][:8]}: block" in line and "does not hold" in line for line in swarm.trace)
+        assert any(f"{liar[0][:8]}: block" in line and "of a contribution has" in line for line in swarm.trace)
         liar.clear()
 
     swarm_of(4, story)
