@@ -79,11 +79,13 @@ def main(arguments: list[str]) -> int:
     from decentra.build import DHT_ADDRESS, trainer_device, wiring
     from decentra.node.daemon import run_node
     from decentra.node.node import Start
+    from decentra.node.pages import keep_pages
 
     if options.bootstrap and not DHT_ADDRESS.match(options.bootstrap):
         raise ConfigError(
             f"--bootstrap {options.bootstrap!r} cannot be read; give the address that decentra bootstrap prints, /ip4/HOST/tcp/PORT/p2p/ID"
         )
+    keep_pages()
     trainer_device(config.node.device)
     torch.set_num_threads(config.node.daemon_threads)
     bootstrap = (options.bootstrap,) if options.bootstrap else ()

@@ -6,11 +6,14 @@ of where a partition is cut, so a block of a payload is the payload of that bloc
 
 from __future__ import annotations
 
+import warnings
 from typing import Protocol
 
 import torch
 
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS
+
+warnings.filterwarnings("ignore", message="The given buffer is not writable")  # that of packed_rows, which nobody writes
 
 
 class NotFiniteError(ValueError):
@@ -36,6 +39,13 @@ class Codec(Protocol):
         """packed: (n, chunk_bytes) uint8; out: (n, 4096) fp32, filled: multiply only, no division."""
         ...
 
+    def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
+        """total, (n, 4096) fp32, becomes total + factor * what `packed` decodes to: multiplied, rounded, then added.
+
+        factor: an fp32 value. scratch: a tensor like `total`, spent.
+        """
+        ...
+
 
 def encode(codec: Codec, flat: torch.Tensor) -> torch.Tensor:
     """flat: (n * 4096,) fp32 -> (n, chunk_bytes) uint8. Raises NotFiniteError."""
@@ -43,6 +53,27 @@ def encode(codec: Codec, flat: torch.Tensor) -> torch.Tensor:
     out = torch.empty(chunks.shape[0], codec.chunk_bytes, dtype=torch.uint8)
     codec.encode(chunks, out)
     return out
+
+
+def decode_then_add(codec: Codec, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
+    """What Codec.add does, for codecs without a kernel of their own for it."""
+    codec.decode(packed, scratch)
+    total.add_(scratch.mul_(factor))
+
+
+def add_decoded(codec: Codec, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor, first: bool) -> None:
+    """The next term of a weighted sum; see Codec.add. first: `total` holds nothing yet."""
+    if not first:
+        codec.add(packed, factor, total, scratch)
+        return
+    codec.decode(packed, total)
+    if factor != 1.0:
+        total.mul_(factor)
+
+
+def packed_rows(data: bytes | memoryview, codec: Codec) -> torch.Tensor:
+    """Encoded chunks -> a view of them as (n, chunk_bytes) uint8, to be read only."""
+    return torch.frombuffer(data, dtype=torch.uint8).view(-1, codec.chunk_bytes)
 
 
 def refuse_not_finite(chunks: torch.Tensor) -> None:

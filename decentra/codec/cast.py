@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from decentra.codec.base import refuse_not_finite
+from decentra.codec.base import decode_then_add, refuse_not_finite
 from decentra.types import CHUNK_ELEMENTS
 
 
@@ -22,3 +22,7 @@ class Fp32:
     def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         """See codec.base."""
         out.copy_(packed.contiguous().view(torch.float32))
+
+    def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
+        """See codec.base."""
+        decode_then_add(self, packed, factor, total, scratch)

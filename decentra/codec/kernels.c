@@ -68,3 +68,17 @@ CLONES void decentra_int8_decode(const uint8_t *packed, float *out, int64_t n) {
         }
     }
 }
+
+/* packed: n * 4160 bytes; total: n chunks of fp32, becomes total + factor * what packed decodes to. */
+CLONES void decentra_int8_add(const uint8_t *packed, float factor, float *total, int64_t n) {
+    for (int64_t chunk = 0; chunk < n; chunk++) {
+        const uint8_t *scales = packed + chunk * INT8_CHUNK_BYTES;
+        const int8_t *q = (const int8_t *)scales + 4 * NUM_GROUPS;
+        for (int group = 0; group < NUM_GROUPS; group++, total += GROUP, q += GROUP) {
+            float scale;
+            memcpy(&scale, scales + 4 * group, sizeof scale);
+            for (int i = 0; i < GROUP; i++)
+                total[i] = total[i] + factor * ((float)q[i] * scale);
+        }
+    }
+}

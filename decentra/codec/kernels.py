@@ -12,13 +12,14 @@ def _load() -> ctypes.CDLL | None:
     found = importlib.util.find_spec("decentra.codec._kernels")
     if found is None or found.origin is None:
         return None
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
     try:
         library = ctypes.CDLL(found.origin)  # gives the interpreter lock away while a kernel runs
-    except OSError:
+        library.decentra_int8_encode.argtypes, library.decentra_int8_encode.restype = (pointer, pointer, count), count
+        library.decentra_int8_decode.argtypes, library.decentra_int8_decode.restype = (pointer, pointer, count), None
+        library.decentra_int8_add.argtypes, library.decentra_int8_add.restype = (pointer, ctypes.c_float, pointer, count), None
+    except (OSError, AttributeError):  # not for this machine, or built from older sources
         return None
-    pointer, count = ctypes.c_void_p, ctypes.c_int64
-    library.decentra_int8_encode.argtypes, library.decentra_int8_encode.restype = (pointer, pointer, count), count
-    library.decentra_int8_decode.argtypes, library.decentra_int8_decode.restype = (pointer, pointer, count), None
     return library
 
 
@@ -45,3 +46,9 @@ def int8_decode(packed: torch.Tensor, out: torch.Tensor) -> None:
     """packed: (n, 4160) uint8; out: (n, 4096) fp32. Both must `fit`."""
     assert _LIBRARY is not None
     _LIBRARY.decentra_int8_decode(packed.data_ptr(), out.data_ptr(), len(packed))
+
+
+def int8_add(packed: torch.Tensor, factor: float, total: torch.Tensor) -> None:
+    """packed: (n, 4160) uint8; factor: fp32; total: (n, 4096) fp32, added to. Both must `fit`."""
+    assert _LIBRARY is not None
+    _LIBRARY.decentra_int8_add(packed.data_ptr(), factor, total.data_ptr(), len(packed))

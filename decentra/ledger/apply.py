@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from decentra.codec.base import Codec, block_slice, num_blocks
+from decentra.codec.base import Codec, add_decoded, block_slice, num_blocks, packed_rows
 from decentra.ledger import chain, intervals
 from decentra.ledger.entry import Entry
 from decentra.ledger.state import Fork, Member, OuterTensors, Part, State, move_leases, next_members
-from decentra.outer.average import add_term
+from decentra.outer.average import coefficient
 from decentra.outer.base import OuterOptimizer
 from decentra.outer.fragments import Fragment, fragment_of_sync
-from decentra.types import CHUNK_ELEMENTS, Digest
+from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS, Digest
 
 BlobSource = Callable[[Digest], bytes]
 """The bytes of a blob by digest; raises KeyError where it is not held."""
@@ -58,9 +57,9 @@ def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, b
     roots = state.roots
     if entry.counted:
         fragment = machine.fragments[entry.fragment]
-        gradient = averaged(machine, fragment, entry, blob)
-        where = fragment.elements
-        machine.outer.apply(tensors.anchor[where], tensors.momentum[where], gradient)
+        anchor, momentum = tensors.anchor[fragment.elements], tensors.momentum[fragment.elements]
+        for where, gradient in averaged(machine, fragment, entry, blob):
+            machine.outer.apply(anchor[where], momentum[where], gradient)
         roots = (*roots[: entry.fragment], fragment_roots(tensors, fragment), *roots[entry.fragment + 1 :])
         members = tuple(_counted(member, entry) for member in members)
     tokens = sum(c.weight_tokens for c in entry.counted)
@@ -82,28 +81,42 @@ def apply(machine: Machine, state: State, tensors: OuterTensors, entry: Entry, b
     )
 
 
-def averaged(machine: Machine, fragment: Fragment, entry: Entry, blob: BlobSource) -> torch.Tensor:
-    """The averaged pseudo-gradient of a fragment: (n,) fp32. Raises as apply does."""
+def averaged(machine: Machine, fragment: Fragment, entry: Entry, blob: BlobSource) -> Iterator[tuple[slice, torch.Tensor]]:
+    """The averaged pseudo-gradient of a fragment, a block at a time: (elements of the fragment, (n,) fp32, spent by the next).
+
+    Every blob is read before the first block comes. Raises as apply does.
+    """
     rows_of = [block_slice(each.first_block, each.num_blocks, fragment.num_chunks) for each in entry.sums]
     if [row for rows in rows_of for row in range(rows.start, rows.stop)] != list(range(fragment.num_chunks)):
         raise ValueError(f"the sums of entry {entry.r} do not tile {fragment.num_chunks} chunks")
-    gradient = torch.empty(fragment.num_chunks * CHUNK_ELEMENTS)
+    sums: list[tuple[slice, Codec, list[_Factored]]] = []
     for each, rows in zip(entry.sums, rows_of, strict=True):
-        codec = machine.codecs[each.codec]
-        target = gradient.view(-1, CHUNK_ELEMENTS)[rows]
-        scratch = torch.empty_like(target)
-        for index, term in enumerate(each.terms):
-            codec.decode(packed_tensor(blob(term.blob), codec, len(target)), scratch)
-            add_term(target, scratch, term.coefficient_bits, index == 0)
-    return gradient
+        codec, count = machine.codecs[each.codec], rows.stop - rows.start
+        terms = [(packed_tensor(blob(term.blob), codec, count), coefficient(term.coefficient_bits)) for term in each.terms]
+        sums.append((rows, codec, terms))
+    return _blocks(sums)
+
+
+_Factored = tuple[torch.Tensor, float]
+"""(n, chunk_bytes) uint8 and its factor."""
+
+
+def _blocks(sums: list[tuple[slice, Codec, list[_Factored]]]) -> Iterator[tuple[slice, torch.Tensor]]:
+    whole, scratch = torch.empty(2, BLOCK_CHUNKS, CHUNK_ELEMENTS)
+    for rows, codec, terms in sums:
+        for first in range(0, rows.stop - rows.start, BLOCK_CHUNKS):
+            tile = slice(first, min(first + BLOCK_CHUNKS, rows.stop - rows.start))
+            count, start = tile.stop - first, (rows.start + first) * CHUNK_ELEMENTS
+            for index, (packed, factor) in enumerate(terms):
+                add_decoded(codec, packed[tile], factor, whole[:count], scratch[:count], index == 0)
+            yield slice(start, start + count * CHUNK_ELEMENTS), whole[:count].view(-1)
 
 
 def packed_tensor(data: bytes, codec: Codec, num_chunks: int) -> torch.Tensor:
     """Encoded bytes as (num_chunks, chunk_bytes) uint8, a read-only view. Raises ValueError on another size."""
     if len(data) != num_chunks * codec.chunk_bytes:
         raise ValueError(f"{len(data)} bytes are not {num_chunks} chunks of {codec.name}")
-    array = np.frombuffer(data, dtype=np.uint8)
-    return torch.from_numpy(array if array.flags.writeable else array.copy()).view(num_chunks, codec.chunk_bytes)
+    return packed_rows(data, codec)
 
 
 def fragment_roots(tensors: OuterTensors, fragment: Fragment) -> tuple[str, str]:

@@ -25,8 +25,8 @@ class Files(Protocol):
         """The file, or as much of a piece of it as is there; None if there is no such file."""
         ...
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
-        """Replace the file as a whole."""
+    def write(self, name: str, *data: bytes | memoryview) -> None:
+        """Replace the file as a whole by these pieces, one after another."""
         ...
 
     def append(self, name: str, data: bytes) -> None:
@@ -77,14 +77,14 @@ class DiskFiles:
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
+    def write(self, name: str, *data: bytes | memoryview) -> None:
         """See Files: temporary file, fsync, rename, fsync of the folder. Threads that write one name do not mix."""
         path = self.root / name
         temporary = path.with_name(f"{path.name}.{next(self._counter)}.tmp")
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                _write_durably(temporary, data, os.O_TRUNC)
+                _write_durably(temporary, os.O_TRUNC, *data)
             except OSError:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -98,7 +98,7 @@ class DiskFiles:
             before = path.stat().st_size if path.exists() else -1
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                _write_durably(path, data, os.O_APPEND)
+                _write_durably(path, os.O_APPEND, data)
             except OSError:
                 if path.exists():
                     os.truncate(path, max(0, before))
@@ -149,9 +149,9 @@ class MemoryFiles:
         data = self._files.get(name)
         return data if data is None else data[first_byte:][:num_bytes]
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
+    def write(self, name: str, *data: bytes | memoryview) -> None:
         """See Files."""
-        self._files[name] = bytes(data)
+        self._files[name] = b"".join(data)
 
     def append(self, name: str, data: bytes) -> None:
         """See Files."""
@@ -171,12 +171,13 @@ class MemoryFiles:
             self._files[target] = self._files.pop(name)
 
 
-def _write_durably(path: Path, data: bytes | memoryview, flag: int) -> None:
+def _write_durably(path: Path, flag: int, *data: bytes | memoryview) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
+        for piece in data:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(handle, view) :]
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -6,8 +6,8 @@ Layout: blobs/HEX.R (R: the last entry that may name it), files/NAME, snapshots/
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from decentra.errors import StateError
 from decentra.ledger import chain
@@ -23,13 +23,14 @@ FILE_R = -1
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object that can be served. r: the entry or snapshot it belongs to, FILE_R of a file."""
+    """An object that can be served. r: the entry or snapshot it belongs to, FILE_R of a file. data: where memory has it too."""
 
     path: str
     r: int
     is_tensor: bool
     block_digests: tuple[Digest, ...] = ()
     block_bytes: int = FILE_BLOCK_BYTES
+    data: bytes | memoryview | None = None
 
 
 class Objects:
@@ -44,13 +45,26 @@ class Objects:
             digest, r = name.split("/")[1].split(".")
             self._keep_blob(bytes.fromhex(digest), name, int(r))
 
-    def put_blob(self, data: bytes, r: int) -> Digest:
-        """Keep a blob that entry r may name; returns its digest. The same bytes again count as of the later entry."""
-        name_digest = object_digest(data)
+    def put_blob(self, data: bytes | memoryview, r: int, serve: bool = False) -> Digest:
+        """Keep a blob that entry r may name; returns its digest. The same bytes again count as of the later entry.
+
+        serve: it is about to be asked for; memory keeps it until one of another entry is, so `data` must not change any more.
+        """
+        blocks = list(chain.split_blocks(data, FILE_BLOCK_BYTES))
+        digests = tuple(chain.bytes_block(block) for block in blocks)
+        name_digest = self.put_blocks(blocks, digests, r)
+        known = self._known.get(name_digest)
+        if serve and known is not None and known.r == r:
+            self._remember(name_digest, StoredObject(known.path, r, False, digests, FILE_BLOCK_BYTES, data))
+        return name_digest
+
+    def put_blocks(self, blocks: Sequence[bytes | memoryview], digests: Sequence[Digest], r: int) -> Digest:
+        """The same of a blob's blocks (each of FILE_BLOCK_BYTES, the last maybe shorter), whose digests are known to be these."""
+        name_digest = chain.tree(digests)
         known = self._known.get(name_digest)
         if known is None or 0 <= known.r < r:
             name = f"blobs/{name_digest.hex()}.{r}"
-            self._files.write(name, data)
+            self._files.write(name, *blocks)
             self._keep_blob(name_digest, name, r)
         return name_digest
 
@@ -97,11 +111,17 @@ class Objects:
         found = StoredObject(known.path, known.r, known.is_tensor, self._block_digests(known, block_bytes), block_bytes)
         if chain.tree(found.block_digests) != name:
             raise StateError(f"{known.path} is damaged on disk; move the state directory away and join again")
+        self._remember(name, found)
+        return found
+
+    def _remember(self, name: Digest, stored: StoredObject) -> None:
         with self._lock:
+            if stored.data is not None:
+                old = [(other, each) for other, each in self._served.items() if each.data is not None and each.r != stored.r]
+                self._served.update((other, replace(each, data=None)) for other, each in old)
             while len(self._served) >= MAX_REMEMBERED:
                 self._served.pop(next(iter(self._served)))
-            self._served[name] = found
-        return found
+            self._served[name] = stored
 
     def _block_digests(self, known: StoredObject, block_bytes: int) -> tuple[Digest, ...]:
         kind = chain.tensor_block if known.is_tensor else chain.bytes_block
@@ -114,6 +134,8 @@ class Objects:
 
     def block(self, served: StoredObject, number: int) -> bytes:
         """The bytes of one block. Raises KeyError where the object is gone meanwhile."""
+        if served.data is not None:
+            return bytes(served.data[number * served.block_bytes : (number + 1) * served.block_bytes])
         data = self._files.read(served.path, number * served.block_bytes, served.block_bytes)
         if data is None:
             raise KeyError(served.path)

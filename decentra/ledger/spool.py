@@ -52,7 +52,7 @@ class Spool:
         digests = tuple(listed[i : i + _DIGEST_BYTES] for i in range(0, len(listed), _DIGEST_BYTES))
         return digests if digests and chain.tree(digests) == root else ()
 
-    def put_block(self, r: int, root: Digest, number: int, data: bytes) -> None:
+    def put_block(self, r: int, root: Digest, number: int, data: bytes | memoryview) -> None:
         """Keep a block."""
         self._files.write(_name(r, root, str(number)), data)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -194,9 +194,13 @@ class Store:
 
     # -- objects by digest ------------------------------------------------------------------------------------------
 
-    def put_blob(self, data: bytes, r: int) -> Digest:
-        """Keep a blob that entry r may name; returns its digest."""
-        return self._objects.put_blob(data, r)
+    def put_blob(self, data: bytes | memoryview, r: int, serve: bool = False) -> Digest:
+        """Keep a blob that entry r may name; returns its digest. serve: see Objects.put_blob."""
+        return self._objects.put_blob(data, r, serve)
+
+    def put_blocks(self, blocks: Sequence[bytes | memoryview], digests: Sequence[Digest], r: int) -> Digest:
+        """The same of a blob's blocks, whose digests are known to be these."""
+        return self._objects.put_blocks(blocks, digests, r)
 
     def has(self, name: Digest) -> bool:
         """Whether an object is held."""

@@ -60,6 +60,15 @@ def _promised(member: Member, r: int) -> int:
     return member.vote().promised if member.state.r == r else 0
 
 
+async def note_proposal(member: Member, stands_on: Digest, attempt: int) -> bool:
+    """Write down that this leader proposes in this attempt, before anybody is asked. False where it may not any more."""
+
+    def proposes(vote: Vote) -> Vote | None:
+        return None if vote.promised > attempt else dataclasses.replace(vote, proposed=attempt)
+
+    return await _cast(member, stands_on, proposes) is not None
+
+
 async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal) -> rounds_pb2.Accept:
     """Validate, hold every blob, write down, sign. A refusal says why and the ballot promised."""
     if message.r > member.state.r:
@@ -79,12 +88,7 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
             await keep_gathered(member, counted.root)
     view = set(member.state.peers())
     await member.fetcher.blobs_of(entry, (sender, *(holder for holder in message.holders if holder in view)))
-
-    def accepted(vote: Vote) -> Vote | None:
-        changed = ballot.accept(vote, message.ballot, message.entry)
-        return dataclasses.replace(changed, proposed=message.ballot) if changed and sender == member.peer else changed
-
-    vote = await _cast(member, stands_on, accepted)
+    vote = await _cast(member, stands_on, lambda vote: ballot.accept(vote, message.ballot, message.entry))
     if vote is None:
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason="promised or applied something else")
     return rounds_pb2.Accept(vote=records.to_signed(_signed_vote(member, message, vote.lineage)), highest=message.ballot)

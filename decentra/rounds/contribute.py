@@ -163,7 +163,7 @@ def _write_down(member: Member, named: Offer, made: Encoded) -> None:
     store = member.ports.store
     if made.residual is not None:
         member.residuals.keep(named.fragment, named.root.hex(), made.residual)
-    store.files.write(PAYLOAD, len(named.signed).to_bytes(4, "little") + named.signed + made.packed.numpy().tobytes())
+    store.files.write(PAYLOAD, len(named.signed).to_bytes(4, "little"), named.signed, *made.blocks)
     store.save_offer(named.sync, named.signed, named.lineage)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,11 +67,6 @@ def cut(packed: torch.Tensor) -> tuple[tuple[memoryview, ...], tuple[Digest, ...
     blocks = tuple(_bytes_of(packed[block_slice(b, 1, rows)].numpy()) for b in range(num_blocks(rows)))
     digests = tuple(chain.bytes_block(block) for block in blocks)
     return blocks, digests, chain.tree(digests)
-
-
-def uncut(blocks: Sequence[bytes | memoryview], codec: Codec) -> torch.Tensor:
-    """Blocks in order -> (n, chunk_bytes) uint8."""
-    return torch.from_numpy(np.frombuffer(bytearray().join(blocks), dtype=np.uint8)).view(-1, codec.chunk_bytes)
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:

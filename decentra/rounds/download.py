@@ -15,7 +15,6 @@ from typing import Any
 
 from decentra.errors import PeerError, PeerFault, PeerTimeout, PeerUnreachable
 from decentra.ledger import chain
-from decentra.ledger.objects import object_digest
 from decentra.rounds.flows import Flow
 from decentra.transport.base import FRAME_BYTES, Transport
 from decentra.types import FILE_BLOCK_BYTES, Digest, PeerId
@@ -31,7 +30,7 @@ STALL_RATIO = 6.0
 GIVE_UP_S = 90.0
 """When no donor can be reached for so long, the download ends; what came is kept by whoever places it."""
 
-Place = Callable[[int, bytes], Awaitable[None]]
+Place = Callable[[int, bytes | memoryview], Awaitable[None]]
 """Takes a block that has been checked, by its number."""
 
 
@@ -44,12 +43,14 @@ async def pull_blocks(
     is_tensor: bool,
     idle_s: float,
     digests: tuple[Digest, ...] = (),
-) -> AsyncGenerator[tuple[int, bytes, tuple[Digest, ...]], None]:
+    block_bytes: int = FRAME_BYTES,
+) -> AsyncGenerator[tuple[int, bytes | memoryview, tuple[Digest, ...]], None]:
     """(block number, bytes, all block digests of the object) for the blocks that `request` names. Raises PeerError.
 
     digests: where they are known already, and have been checked, they are not sent again. Else they come first and must
-    hash to `root`; then each block must hash to its digest. A sender that sends more, less or other bytes is at fault by
-    name. An empty frame says that the sender is alive and waits for its turn.
+    hash to `root`; then come the blocks, one or several of `block_bytes` a frame, each of which must hash to its digest. A
+    sender that sends more, less or other bytes is at fault by name. An empty frame says that the sender is alive and waits
+    for its turn.
     """
     listed = bytearray()
     request.digests_known = bool(digests)
@@ -68,10 +69,11 @@ async def pull_blocks(
                 if len(listed) >= DIGEST_BYTES * total_blocks:
                     digests = _block_digests(peer, bytes(listed), total_blocks, root)
                 continue
-            if block >= end or check(frame) != digests[block]:
-                raise PeerFault(peer, f"block {block} of {root.hex()[:12]} does not hold")
-            yield block, frame, digests
-            block, moved_s = block + 1, clock()
+            for data in (frame,) if len(frame) <= block_bytes else chain.split_blocks(frame, block_bytes):
+                if block >= end or check(data) != digests[block]:
+                    raise PeerFault(peer, f"block {block} of {root.hex()[:12]} does not hold")
+                yield block, data, digests
+                block, moved_s = block + 1, clock()
     if block != end:
         raise PeerFault(peer, f"the stream of {root.hex()[:12]} ended at block {block}")
 
@@ -234,16 +236,26 @@ async def pull_object(
     transport: Transport, run_id: bytes, peers: Sequence[PeerId], name: Digest, size_bytes: int, idle_s: float, flow: Flow, retry: bool
 ) -> bytes:
     """A whole file or blob. Raises PeerError where nobody gives it, or where it is not of that size."""
-    buffer = bytearray(size_bytes)
+    return b"".join((await pull_object_blocks(transport, run_id, peers, name, size_bytes, idle_s, flow, retry))[0])
 
-    async def place(number: int, data: bytes) -> None:
-        buffer[number * FILE_BLOCK_BYTES : number * FILE_BLOCK_BYTES + len(data)] = data
+
+async def pull_object_blocks(
+    transport: Transport, run_id: bytes, peers: Sequence[PeerId], name: Digest, size_bytes: int, idle_s: float, flow: Flow, retry: bool
+) -> tuple[list[bytes | memoryview], tuple[Digest, ...]]:
+    """The same as its blocks, each checked, with their digests, whose tree is `name`."""
+    total = -(-size_bytes // FILE_BLOCK_BYTES)
+    blocks: list[bytes | memoryview] = [b""] * total
+
+    async def place(number: int, data: bytes | memoryview) -> None:
+        blocks[number] = data
         flow.moved(len(data), asyncio.get_running_loop().time())
 
-    await Download(transport, run_id, Wanted(name, -(-size_bytes // FILE_BLOCK_BYTES), False), place, idle_s).run(peers, retry)
-    if len(buffer) != size_bytes or object_digest(buffer) != name:
+    download = Download(transport, run_id, Wanted(name, total, False), place, idle_s)
+    await download.run(peers, retry)
+    sizes = [min(FILE_BLOCK_BYTES, size_bytes - number * FILE_BLOCK_BYTES) for number in range(total)]
+    if [len(block) for block in blocks] != sizes or chain.tree(download.digests) != name:
         raise PeerFault(peers[0] if peers else "nobody", f"object {name.hex()[:12]} has not {size_bytes} bytes")
-    return bytes(buffer)
+    return blocks, download.digests
 
 
 def digest_frames(digests: Sequence[Digest]) -> list[bytes]:

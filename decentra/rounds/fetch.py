@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from decentra.codec.base import block_slice
 from decentra.errors import PeerError, PeerFault, PeerUnreachable
 from decentra.ledger.entry import Entry
-from decentra.rounds.download import pull_object
+from decentra.rounds.download import pull_object_blocks
 from decentra.types import FILE_BLOCK_BYTES, Digest, PeerId
 
 if TYPE_CHECKING:
@@ -90,13 +90,15 @@ class Fetcher:
             try:
                 with member.ports.flows.flow(f"a blob of entry {r}", (peer,), size, start) as flow:
                     idle_s = self.idle_s(min(size, FILE_BLOCK_BYTES))
-                    data = await pull_object(member.ports.transport, member.run.run_id, (peer,), name, size, idle_s, flow, retry=False)
+                    blocks, digests = await pull_object_blocks(
+                        member.ports.transport, member.run.run_id, (peer,), name, size, idle_s, flow, retry=False
+                    )
             except PeerError as error:
                 last = error
                 if not isinstance(error, PeerFault):
                     self.was_silent(peer)
                 continue
             self.saw(size, member.now() - start)
-            await member.ports.run_blocking(member.ports.store.put_blob, data, r)
+            await member.ports.run_blocking(member.ports.store.put_blocks, blocks, digests, r)
             return
         raise last

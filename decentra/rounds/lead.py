@@ -50,8 +50,8 @@ async def lead(member: Member, attempt: int) -> None:
         certified = await _propose(member, attempt, entry, holders)
         newcomers = [m.peer for m in records.parse_entry(entry).admitted]
         others = [p for p in (*member.state.peers(), *newcomers) if p != member.peer]
+        member.spawn(_spread(member, certified, others))  # they apply while this node does
         await member.commit(certified, member.peer)
-        member.spawn(_spread(member, certified, others))
     except (_Conceded, PeerError, RefusedError) as why:
         if member.state.r == r and member.attempt == attempt:
             exchange.give_up(member, max(attempt + 1, getattr(why, "highest", 0)), str(why))
@@ -255,17 +255,21 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
     member.wait("votes")
     state, size = member.state, exchange.entry_bytes_expected(member)
     proposal = rounds_pb2.Proposal(r=state.r, ballot=attempt, entry=entry, holders=holders)
-    own = await accept.consider(member, member.peer, proposal)
-    if not own.HasField("vote"):
-        raise _Conceded(f"this node refuses the entry itself: {own.reason}", own.highest)
-    votes: dict[PeerId, bytes] = {member.peer: own.vote.SerializeToString()}
+    if fault := accept.judged(member, entry)[1]:
+        raise _Conceded(f"this node refuses the entry itself: {fault}")
+    if not await accept.note_proposal(member, member.hash, attempt):
+        raise _Conceded("a higher attempt was promised meanwhile", member.vote().promised)
+    votes: dict[PeerId, bytes] = {}
     refusals: list[str] = []
     promised = [0]
 
     async def ask(peer: PeerId) -> None:
         try:
-            answer = (await member.call(peer, rounds_pb2.Request(proposal=proposal), member.patience_s(size))).accept
-        except PeerError as error:
+            if peer == member.peer:
+                answer = await accept.consider(member, peer, proposal)
+            else:
+                answer = (await member.call(peer, rounds_pb2.Request(proposal=proposal), member.patience_s(size))).accept
+        except (PeerError, RefusedError) as error:
             refusals.append(str(error))
             return
         if answer.HasField("vote"):
@@ -279,7 +283,7 @@ async def _propose(member: Member, attempt: int, entry: bytes, holders: list[Pee
             promised.append(answer.highest)
         member.changed.notify()
 
-    asked = [asyncio.ensure_future(ask(p)) for p in state.peers() if p != member.peer]
+    asked = [asyncio.ensure_future(ask(p)) for p in state.peers()]  # all pull the blobs at once, this node beside them
     for task in asked:
         member.spawn(_await(task))
     while not is_quorum(state.members, votes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,12 @@ from decentra.rounds import exchange, records
 from decentra.rounds.download import pull_blocks
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution, parts_to_hold
-from decentra.rounds.reduction import not_finite, reduce
+from decentra.rounds.reduction import Blocks, not_finite, reduce
 from decentra.rounds.validate import close_fault
 from decentra.types import BLOCK_CHUNKS, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
 
 if TYPE_CHECKING:
-    import torch
-
     from decentra.rounds.member import Member
 
 
@@ -98,9 +97,9 @@ async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, r
     start, size = member.now(), 0
     blocks = num_blocks(offer.num_chunks)
     chunk_bytes = member.run.machine.codecs[offer.codec].chunk_bytes
-    idle_s = member.fetcher.idle_s(BLOCK_CHUNKS * chunk_bytes)
-    stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, idle_s)
-    to_come = min(len(wanted) * BLOCK_CHUNKS, offer.num_chunks) * chunk_bytes
+    block_bytes, to_come = BLOCK_CHUNKS * chunk_bytes, min(len(wanted) * BLOCK_CHUNKS, offer.num_chunks) * chunk_bytes
+    idle_s = member.fetcher.idle_s(block_bytes)
+    stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, idle_s, block_bytes=block_bytes)
     with member.ports.flows.flow(f"parts of sync {offer.sync}", (source,), to_come, start) as flow:
         async with aclosing(stream):
             async for number, data, digests in stream:
@@ -149,21 +148,21 @@ async def _reduce_part(member: Member, r: int, part: Part, chosen: list[Offer]) 
     machine = member.run.machine
     up, down = machine.codecs[machine.up], machine.codecs[machine.down]
     try:
-        packed = member.parts.packed({o.root: o.sender for o in chosen}, part, up)
+        parts = member.parts.blocks({o.root: o.sender for o in chosen}, part)
     except KeyError as error:
         raise RefusedError("a block of the close is not held here any more") from error
     try:
-        out = await member.ports.run_blocking(reduce, packed, {o.sender: o.weight_tokens for o in chosen}, up, down)
+        out = await member.ports.run_blocking(reduce, parts, {o.sender: o.weight_tokens for o in chosen}, up, down)
     except NotFiniteError as error:
-        raise RefusedError(await _refuse_not_finite(member, packed, chosen)) from error
-    blob = await member.ports.run_blocking(member.ports.store.put_blob, out.numpy().tobytes(), r)
+        raise RefusedError(await _refuse_not_finite(member, parts, chosen)) from error
+    blob = await member.ports.run_blocking(member.ports.store.put_blob, out.numpy().data.cast("B"), r, True)
     return Sum(part.first_block, part.num_blocks, down.name, (Term(blob, coefficient_bits(1, 1)),))
 
 
-async def _refuse_not_finite(member: Member, packed: dict[PeerId, torch.Tensor], chosen: list[Offer]) -> str:
+async def _refuse_not_finite(member: Member, parts: Mapping[PeerId, Blocks], chosen: list[Offer]) -> str:
     """Hold no longer what decodes to NaN or infinity, so that no later close counts it; says whose it is."""
     up = member.run.machine.codecs[member.run.machine.up]
-    guilty = await member.ports.run_blocking(not_finite, packed, up)
+    guilty = await member.ports.run_blocking(not_finite, parts, up)
     member.parts.refused.update(offer.root for offer in chosen if offer.sender in guilty)
     reason = f"the contribution of {', '.join(p[:8] for p in guilty) or 'nobody alone'} holds NaN or infinity"
     member.ports.note(f"sync {member.state.sync}: {reason}")

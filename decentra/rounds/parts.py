@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
-from decentra.codec.base import Codec, num_blocks
+from decentra.codec.base import num_blocks
 from decentra.ledger.apply import Machine
 from decentra.ledger.state import Part, State
-from decentra.rounds.contribution import uncut
 from decentra.rounds.offers import Offer
 from decentra.types import Digest, PeerId
 
@@ -66,12 +63,10 @@ class PartStore:
             return None
         return b"".join(entry.blocks[b] for b in range(len(entry.block_digests)))
 
-    def packed(self, roots: dict[Digest, PeerId], part: Part, codec: Codec) -> dict[PeerId, torch.Tensor]:
-        """(n, chunk_bytes) uint8 of a part, by sender. Raises KeyError where a block is missing."""
-        return {
-            sender: uncut([self.held[root].blocks[b] for b in range(part.first_block, part.first_block + part.num_blocks)], codec)
-            for root, sender in roots.items()
-        }
+    def blocks(self, roots: dict[Digest, PeerId], part: Part) -> dict[PeerId, list[bytes | memoryview]]:
+        """The encoded blocks of a part in order, by sender. Raises KeyError where one is missing."""
+        numbers = range(part.first_block, part.first_block + part.num_blocks)
+        return {sender: [self.held[root].blocks[b] for b in numbers] for root, sender in roots.items()}
 
     def clear(self) -> None:
         """The sync is decided."""

@@ -1,39 +1,51 @@
-"""What an owner makes of a close. Pure."""
+"""What an owner makes of a close, a block at a time. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from decentra.codec.base import Codec
-from decentra.outer.average import add_term, coefficient_bits
+from decentra.codec.base import Codec, NotFiniteError, add_decoded, packed_rows
+from decentra.outer.average import coefficient, coefficient_bits
 from decentra.types import CHUNK_ELEMENTS, PeerId
 
+Blocks = Sequence[bytes | memoryview]
+"""Encoded chunks of a part, block after block; every sender's are cut at the same places."""
 
-def reduce(packed: Mapping[PeerId, torch.Tensor], weights: Mapping[PeerId, int], up: Codec, down: Codec) -> torch.Tensor:
+
+def reduce(parts: Mapping[PeerId, Blocks], weights: Mapping[PeerId, int], up: Codec, down: Codec) -> torch.Tensor:
     """Average the parts of a close and encode once.
 
-    packed: (n, up.chunk_bytes) uint8 by sender; weights: int64 tokens -> (n, down.chunk_bytes) uint8. Terms are added in
-    the order of sender ids, coefficients w_i / W rounded once to fp32. Raises NotFiniteError.
+    parts: by sender, encoded by `up`; weights: int64 tokens -> (n, down.chunk_bytes) uint8. Terms are added in the order of
+    sender ids, coefficients w_i / W rounded once to fp32. Raises NotFiniteError.
     """
+    senders = sorted(parts)
     total_weight = sum(weights.values())
-    rows = len(next(iter(packed.values())))
-    total, term = torch.empty(rows, CHUNK_ELEMENTS), torch.empty(rows, CHUNK_ELEMENTS)
-    for index, sender in enumerate(sorted(packed)):
-        up.decode(packed[sender], term)
-        add_term(total, term, coefficient_bits(weights[sender], total_weight), index == 0)
-    out = torch.empty(rows, down.chunk_bytes, dtype=torch.uint8)
-    down.encode(total, out)
+    factors = [coefficient(coefficient_bits(weights[sender], total_weight)) for sender in senders]
+    sizes = [len(block) // up.chunk_bytes for block in parts[senders[0]]]
+    out = torch.empty(sum(sizes), down.chunk_bytes, dtype=torch.uint8)
+    total, scratch = torch.empty(2, max(sizes), CHUNK_ELEMENTS)
+    first = 0
+    for number, rows in enumerate(sizes):
+        for sender, factor in zip(senders, factors, strict=True):
+            packed = packed_rows(parts[sender][number], up)
+            add_decoded(up, packed, factor, total[:rows], scratch[:rows], sender == senders[0])
+        try:
+            down.encode(total[:rows], out[first : first + rows])
+        except NotFiniteError as error:
+            raise NotFiniteError(first + error.chunk) from error
+        first += rows
     return out
 
 
-def not_finite(packed: Mapping[PeerId, torch.Tensor], up: Codec) -> list[PeerId]:
-    """Senders whose part decodes to NaN or infinity. packed: (n, up.chunk_bytes) uint8 by sender."""
-    term = torch.empty(len(next(iter(packed.values()))), CHUNK_ELEMENTS)
-    guilty = []
-    for sender in sorted(packed):
-        up.decode(packed[sender], term)
-        if not bool(torch.isfinite(term).all()):
-            guilty.append(sender)
-    return guilty
+def not_finite(parts: Mapping[PeerId, Blocks], up: Codec) -> list[PeerId]:
+    """Senders whose part, encoded by `up`, decodes to NaN or infinity."""
+    return [sender for sender in sorted(parts) if not all(_is_finite(block, up) for block in parts[sender])]
+
+
+def _is_finite(block: bytes | memoryview, up: Codec) -> bool:
+    packed = packed_rows(block, up)
+    decoded = torch.empty(len(packed), CHUNK_ELEMENTS)
+    up.decode(packed, decoded)
+    return bool(torch.isfinite(decoded).all())

@@ -161,7 +161,7 @@ async def _fill_tensor(ports: Ports, run: Run, flat: torch.Tensor, root: Digest,
 
     with ports.flows.flow(f"the snapshot of entry {r}", holding, size, clock()) as flow:
 
-        async def place(number: int, data: bytes) -> None:
+        async def place(number: int, data: bytes | memoryview) -> None:
             if len(data) != len(target[_elements(number)]) * 4:
                 raise PeerFault(holding[0], f"block {number} of its snapshot {r} has {len(data)} bytes")
             moved.at_s = clock()

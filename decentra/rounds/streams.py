@@ -12,12 +12,15 @@ from decentra.ledger.store import Store
 from decentra.rounds import owner
 from decentra.rounds.download import digest_frames
 from decentra.rounds.pacing import Pacer, Pins
+from decentra.transport.base import FRAME_BYTES
 from decentra.wire.v1 import state_pb2
 
 if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
 LOOK_AGAIN_S, KEEP_ALIVE_S = 0.1, 2.0
+QUICK_S = 0.1
+"""A frame that was taken sooner may be followed by one of more blocks."""
 
 
 class Streams:
@@ -45,9 +48,14 @@ class Streams:
         with self._round_stream(member):
             for frame in () if message.digests_known else digest_frames(held.block_digests):
                 yield frame
-            for number in range(first, last):
-                self._pacer.last_round_s = member.now()
-                yield bytes(blocks[number])
+            number, at_once = first, 1
+            while number < last:
+                self._pacer.last_round_s = asked_s = member.now()
+                yield b"".join(blocks[b] for b in range(number, min(number + at_once, last)))
+                number += at_once
+                # On a slow link one block a frame: the puller must not take a long frame for silence.
+                fits = max(1, FRAME_BYTES // max(1, len(blocks[first])))
+                at_once = min(2 * at_once, fits) if member.now() - asked_s < QUICK_S else 1
 
     async def _object(self, member: Member, message: state_pb2.PullRequest) -> AsyncGenerator[bytes, None]:
         """Blobs of the due entry and the one before are round traffic; all else waits its turn and pins what it needs."""

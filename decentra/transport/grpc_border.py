@@ -23,6 +23,11 @@ TLS_NAME = "decentra"
 
 Options = list[tuple[str, int | str]]
 
+_BULK_OPTIONS: Options = [
+    ("grpc.http2.max_frame_size", FRAME_BYTES),  # else each of our frames is cut into pieces of 16 KiB
+    ("grpc.http2.write_buffer_size", 2 * FRAME_BYTES),  # the next frame is made ready while one is written
+]
+
 
 def channel_options(bulk: bool) -> Options:
     """Options of a dialling channel; the two kinds differ in the largest message that they accept."""
@@ -33,6 +38,7 @@ def channel_options(bulk: bool) -> Options:
         ("grpc.enable_retries", 0),  # a request may not be idempotent: only its caller may send it again
         ("grpc.max_receive_message_length", FRAME_BYTES if bulk else MAX_CALL_BYTES + ENVELOPE_BYTES),
         ("grpc.max_send_message_length", MAX_CALL_BYTES + ENVELOPE_BYTES),
+        *_BULK_OPTIONS,
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -49,6 +55,7 @@ def server_options() -> Options:
         ("grpc.so_reuseport", 0),  # else two nodes would share a port and each get half the calls
         ("grpc.max_receive_message_length", MAX_CALL_BYTES + ENVELOPE_BYTES),
         ("grpc.max_send_message_length", MAX_CALL_BYTES + ENVELOPE_BYTES),
+        *_BULK_OPTIONS,
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

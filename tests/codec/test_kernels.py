@@ -74,6 +74,23 @@ def test_decode_agrees_on_any_bytes_with_finite_scales(seed, chunks):
     assert torch.equal(compiled, plain)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.floats(0, 1, width=32))
+def test_add_agrees_on_any_bytes_with_finite_scales(seed, chunks, factor):
+    rng = np.random.default_rng(seed)
+    packed = torch.from_numpy(rng.integers(0, 256, (chunks, COMPILED.chunk_bytes), dtype=np.uint8))
+    packed[:, :64] = (any_bits(seed, 1)[:, : 16 * chunks].reshape(chunks, 16) * 1e-3).contiguous().view(torch.uint8).view(chunks, 64)
+    before = torch.from_numpy(rng.standard_normal((chunks, CHUNK_ELEMENTS)).astype(np.float32))
+
+    def added(codec):
+        total = before.clone()
+        codec.add(packed, factor, total, torch.empty_like(total))
+        return total.view(torch.int32)
+
+    compiled, plain = both(added)
+    assert torch.equal(compiled, plain)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("at", [0, CHUNK_ELEMENTS, 2 * CHUNK_ELEMENTS + 4095])
 def test_both_name_the_first_chunk_that_is_not_finite(bad, at):

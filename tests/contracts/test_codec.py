@@ -95,6 +95,18 @@ def test_decoding_repeats_fills_all_is_finite_and_leaves_its_input_alone(kinds: 
     each_codec(check)
 
 
+@settings(max_examples=40, deadline=None)
+@given(chunk_kinds, seeds, st.floats(-2, 2, width=32))
+def test_adding_has_the_bits_of_decoding_multiplying_and_then_adding(kinds: list[str], seed: int, factor: float) -> None:
+    def check(codec: Codec) -> None:
+        packed, total = encode(codec, chunks_of(kinds, seed)), chunks_of(kinds[::-1], seed + 1).view(len(kinds), -1)
+        wanted = total + decoded(codec, packed) * factor
+        codec.add(packed, factor, total, torch.empty_like(total))
+        assert bits(total) == bits(wanted)
+
+    each_codec(check)
+
+
 @settings(max_examples=20, deadline=None)
 @given(chunk_kinds, seeds)
 def test_one_and_two_threads_make_the_same_bytes(kinds: list[str], seed: int) -> None:

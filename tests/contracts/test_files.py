@@ -26,6 +26,8 @@ def test_what_was_written_is_read_and_a_missing_file_is_none(files: Files) -> No
     assert files.read("a/b/c") == b"a longer two"
     files.write("a/b/c", b"3")
     assert files.read("a/b/c") == b"3"
+    files.write("a/b/c", b"in", b"", memoryview(bytearray(b" pieces")))
+    assert files.read("a/b/c") == b"in pieces"
 
 
 def test_append_adds_to_the_end_and_makes_the_file(files: Files) -> None:

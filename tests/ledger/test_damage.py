@@ -40,9 +40,9 @@ class SmallDisk(MemoryFiles):
             raise SetupError(f"cannot write {name}: the disk is full; free some space")
         self.room -= 1
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
+    def write(self, name: str, *data: bytes | memoryview) -> None:
         self._take(name)
-        super().write(name, data)
+        super().write(name, *data)
 
     def append(self, name: str, data: bytes) -> None:
         self._take(name)

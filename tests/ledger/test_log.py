@@ -28,11 +28,11 @@ class CountingFiles(MemoryFiles):
         self.appended_bytes = self.rewritten_bytes = 0
         self.full = False
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
+    def write(self, name: str, *data: bytes | memoryview) -> None:
         if self.full:
             raise SetupError(f"cannot write {name}: the disk is full; free some space")
-        self.rewritten_bytes += len(data)
-        super().write(name, data)
+        self.rewritten_bytes += sum(map(len, data))
+        super().write(name, *data)
 
     def append(self, name: str, data: bytes) -> None:
         self.appended_bytes += len(data)

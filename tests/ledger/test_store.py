@@ -7,6 +7,7 @@ import torch
 
 from decentra.errors import StateError
 from decentra.ledger.apply import initial_state
+from decentra.ledger.chain import bytes_block
 from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import Member, OuterTensors, from_header
 from decentra.ledger.store import Snapshot, Store, Vote, object_digest
@@ -124,6 +125,21 @@ def test_a_log_that_begins_late_gives_entries_from_there_on() -> None:
     assert again.entries(5, 10) == store.entries(5, 10)
     store.restart_log()
     assert store.entries(6, 1) == [] == opened(store.files).entries(6, 1)
+
+
+def test_a_blob_put_in_blocks_is_the_blob_and_one_about_to_be_asked_for_is_served_from_memory_for_its_entry() -> None:
+    store = opened()
+    data = bytes(range(256)) * (2 * FILE_BLOCK_BYTES // 256) + b"tail"
+    blocks = [data[i : i + FILE_BLOCK_BYTES] for i in range(0, len(data), FILE_BLOCK_BYTES)]
+    name = store.put_blocks(blocks, [bytes_block(block) for block in blocks], 3)
+    assert name == object_digest(data) and store.blob(name) == data
+    other = store.put_blob(memoryview(data)[1:], 4, serve=True)
+    store.files.remove(f"blobs/{other.hex()}.4")
+    served = store.served(other)
+    assert b"".join(store.block(served, b) for b in range(3)) == data[1:]
+    store.put_blob(b"of the next entry", 5, serve=True)
+    with pytest.raises(KeyError):
+        store.block(store.served(other), 0)
 
 
 def test_blobs_are_found_by_digest_after_a_restart_and_kept_once() -> None:

@@ -217,17 +217,17 @@ def test_an_owner_that_always_fails_loses_its_parts_in_the_same_attempt(monkeypa
         leader = await swarm.when_leader("offers")
         r = leader.member.state.r
         victim = next(n for n in swarm.live() if n is not leader and n.peer in [p.owner for p in leader.member.state.parts])
-        monkeypatch.setattr(type(victim.member.parts), "packed", refusing(victim.member.parts, type(victim.member.parts).packed))
+        monkeypatch.setattr(type(victim.member.parts), "blocks", refusing(victim.member.parts, type(victim.member.parts).blocks))
         await swarm.until(lambda: swarm.newest().state.r > r)
         assert swarm.entry(r).sync is not None
         assert next(h for h in leader.member.history if h.entry == r).attempts == 1
         await swarm.finish(LIMIT_S)
 
-    def refusing(broken, packed):
+    def refusing(broken, blocks):
         def answer(self, *arguments):
             if self is broken:
                 raise KeyError("lost")
-            return packed(self, *arguments)
+            return blocks(self, *arguments)
 
         return answer
 

@@ -8,7 +8,7 @@ import torch
 from stories import swarm_of
 
 from decentra import build
-from decentra.codec.base import refuse_not_finite
+from decentra.codec.base import decode_then_add, refuse_not_finite
 from decentra.errors import SetupError
 from decentra.ledger.chain import CHUNK_BYTES
 from decentra.ledger.files import MemoryFiles
@@ -182,7 +182,7 @@ def test_a_member_whose_disk_is_full_says_so_and_the_others_go_on():
         node = swarm.nodes[2]
         files = node.member.ports.store.files
 
-        def full(name, data):
+        def full(name, *data):
             raise SetupError(f"cannot write {name}: the disk is full; free some space")
 
         files.write = files.append = full
@@ -279,6 +279,9 @@ class Signs:
         scale = torch.from_numpy(raw[:, :4].copy().view("<f4"))
         signs = torch.from_numpy(np.unpackbits(raw[:, 4:], axis=1).astype(np.float32)) * 2 - 1
         out.copy_(signs * scale)
+
+    def add(self, packed, factor, total, scratch):
+        decode_then_add(self, packed, factor, total, scratch)
 
 
 @pytest.mark.parametrize("cheap_codec", [True, False])

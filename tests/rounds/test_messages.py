@@ -7,7 +7,7 @@ import pytest
 
 from decentra.errors import PeerFault
 from decentra.ledger.store import Vote
-from decentra.rounds import catchup, records
+from decentra.rounds import ballot, catchup, records
 from decentra.rounds.founding import empty_tensors
 from decentra.rounds.ports import learn_record
 from decentra.rounds.view import leader_order
@@ -128,7 +128,10 @@ def test_who_promised_a_higher_attempt_obeys_no_lower_close_or_proposal():
     swarm_of(3, story)
 
 
-def test_who_promised_a_higher_attempt_does_not_sign_a_lower_one():
+def test_who_promised_a_higher_attempt_does_not_sign_a_lower_one(monkeypatch):
+    composed, may_propose = [], ballot.may_propose
+    monkeypatch.setattr(ballot, "may_propose", lambda vote, number, entry: composed.append(entry) or may_propose(vote, number, entry))
+
     async def story(swarm):
         leader = await swarm.when_leader("votes")
         r, store = leader.member.state.r, leader.member.ports.store
@@ -142,7 +145,7 @@ def test_who_promised_a_higher_attempt_does_not_sign_a_lower_one():
         assert promise.promised and not promise.HasField("accepted_ballot"), "nothing had reached it"
         swarm.network.heal(leader.peer, target.peer)
         swarm.network.heal(target.peer, leader.peer)
-        proposal = rounds_pb2.Proposal(r=r, ballot=0, entry=store.vote.accepted_entry, holders=[leader.peer])
+        proposal = rounds_pb2.Proposal(r=r, ballot=0, entry=composed[-1], holders=[leader.peer])
         answer = (await leader.member.call(target.peer, rounds_pb2.Request(proposal=proposal), 5.0)).accept
         assert not answer.HasField("vote") and answer.highest == 1, answer.reason
         swarm.heal()

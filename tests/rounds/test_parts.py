@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from decentra import build
-from decentra.codec.base import encode
+from decentra.codec.base import encode, packed_rows
 from decentra.ledger.chain import bytes_block, tree
 from decentra.ledger.state import Part
 from decentra.rounds.contribution import cut
@@ -42,6 +42,8 @@ def test_blocks_put_together_are_the_rows_that_were_cut() -> None:
     packed = encode(codec, torch.randn(rows * CHUNK_ELEMENTS, generator=torch.Generator().manual_seed(0)))
     blocks, digests, root = cut(packed)
     store = store_with(dict(enumerate(blocks)))
-    assert torch.equal(store.packed({b"root": "alice"}, Part(0, 3, "x"), codec)["alice"], packed)
-    assert torch.equal(store.packed({b"root": "alice"}, Part(1, 1, "x"), codec)["alice"], packed[BLOCK_CHUNKS : 2 * BLOCK_CHUNKS])
+    held = [packed_rows(block, codec) for block in store.blocks({b"root": "alice"}, Part(0, 3, "x"))["alice"]]
+    assert torch.equal(torch.cat(held), packed) and [len(rows) for rows in held] == [BLOCK_CHUNKS, BLOCK_CHUNKS, 5]
+    (middle,) = store.blocks({b"root": "alice"}, Part(1, 1, "x"))["alice"]
+    assert torch.equal(packed_rows(middle, codec), packed[BLOCK_CHUNKS : 2 * BLOCK_CHUNKS])
     assert digests == tuple(map(bytes_block, blocks)) and root == tree(digests)

@@ -233,7 +233,8 @@ class Watch:
             if [(t.blob, t.coefficient_bits) for each in entry.sums for t in each.terms] != wanted:
                 self._fail(node, f"the terms of entry {entry.r} are not the contributions it counts")
             return
-        whole = reduce(packed, weights, machine.codecs[machine.up], machine.codecs[machine.down])
+        blocks = {peer: [each.numpy().data.cast("B")] for peer, each in packed.items()}
+        whole = reduce(blocks, weights, machine.codecs[machine.up], machine.codecs[machine.down])
         for each in entry.sums:
             part = whole[each.first_block : each.first_block + each.num_blocks]
             if len(each.terms) != 1 or object_digest(part.numpy().tobytes()) != each.terms[0].blob:
