@@ -8,6 +8,7 @@ and by itself when this process dies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import shutil
@@ -263,8 +264,12 @@ async def _start_p2p(module: Any, initial_peers: Sequence[str], listen: _Listen,
 def _new_folder(sockets: Path | None) -> str:
     if sockets is None:
         return tempfile.mkdtemp(prefix="decentra-dht-")
-    (sockets / "dht").mkdir()
-    return str(sockets / "dht")
+    # A node that turns out to be hidden enters the DHT a second time, while the first may not have gone yet.
+    for number in range(10):
+        with contextlib.suppress(FileExistsError):
+            (sockets / f"dht{number}").mkdir()
+            return str(sockets / f"dht{number}")
+    raise SetupError(f"{sockets} holds ten folders of the DHT; stop what still uses them")
 
 
 def _check_port_is_free(host: str, port: int) -> None:

@@ -15,7 +15,7 @@ from decentra.ledger.files import Files
 
 FILE = "sockets.txt"
 PREFIX = "decentra-"
-LONGEST_NAME = "dht/p2pclient-0123456789a.sock"
+LONGEST_NAME = "dht0/p2pclient-0123456789a.sock"
 SOCKET_PATH_BYTES = 104
 """What the shortest of our platforms allows in a Unix socket's address."""
 

@@ -82,6 +82,7 @@ class Bench:
         wiring: Any = SimpleNamespace(directory=directory)
         self.transport, self.directory, nothing = Transport(), Directory(True), None
         self.node = Node(start, wiring, self.said.append, self.said.append)
+        self.node.sockets = Path("nowhere")
         self.node.credentials = Credentials(signer, MemoVerifier(), lambda door: b"pem")
         self.node.door = Door(RUN_ID, b"f" * 32, b"t" * 16, (BOOT,), (OLD_DOOR,))
         self.node.transport = self.transport  # type: ignore[assignment]

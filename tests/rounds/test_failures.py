@@ -203,13 +203,13 @@ def test_a_part_that_cannot_travel_directly_goes_through_a_member_both_ends_reac
         sender = next(n for n in swarm.live() if n is not owner and not n.member.leading)
         swarm.cut(sender, owner)
         sync = swarm.newest().state.sync + 1
-        await swarm.until(lambda: swarm.newest().state.sync > sync + 2)
-        both = [s for s in range(sync, sync + 3) if {sender.name, owner.name} <= set(swarm.counted(s))]
+        await swarm.until(lambda: swarm.newest().state.sync > sync + 8, LIMIT_S)
+        both = [s for s in range(sync, sync + 8) if {sender.name, owner.name} <= set(swarm.counted(s))]
         assert both, "no sync counts both ends of the broken link"
         swarm.heal()
         await swarm.finish(LIMIT_S)
 
-    swarm_of(4, story)
+    swarm_of(6, story, stop_syncs=14)
 
 
 def test_an_owner_that_always_fails_loses_its_parts_in_the_same_attempt(monkeypatch):
