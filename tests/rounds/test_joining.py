@@ -223,6 +223,7 @@ def test_an_answer_with_entries_of_any_size_stays_under_the_limit_of_a_call(monk
 
 def test_a_snapshot_is_kept_while_somebody_pulls_it_and_shortly_after_and_no_longer():
     async def story(swarm):
+        await asyncio.sleep(PIN_S)  # nobody pulls any more what the first members began with
         node = await begin(swarm, 2)
         node.slow(5 * RATE_BYTES_PER_S / SLOW)
         begun = int(node.files.names("incoming")[0].split("/")[1])
