@@ -21,7 +21,6 @@ from decentra.types import CHUNK_ELEMENTS
 
 FRAGMENT = Fragment(0, 0, 3)
 SNAPSHOT_EVERY = 3
-log.MIN_WASTE_BYTES = 1
 
 
 class Flat:
@@ -110,4 +109,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    log.MIN_WASTE_BYTES = 1  # the log is rewritten often
     main(Path(sys.argv[1]))

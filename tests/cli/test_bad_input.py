@@ -32,6 +32,7 @@ from decentra.sim.cluster import Cluster
 from decentra.transport.base import Contact
 from decentra.transport.grpc import GrpcTransport
 from decentra.transport.memory import MemoryTransport
+from decentra.types import PROTOCOL_VERSION
 from decentra.wire.v1 import rounds_pb2
 
 WITHIN_S = 15.0
@@ -342,7 +343,7 @@ def test_a_wrong_token_is_refused_by_name(fails: Fails, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "part"),
     [
-        ("PROTOCOL_VERSION", 99, "protocol version 99 is not 1; install the same decentra"),
+        ("PROTOCOL_VERSION", 99, f"protocol version 99 is not {PROTOCOL_VERSION}; install the same decentra"),
         ("GOLDEN", b"\1" * 32, "golden vectors come out differently on this machine"),
     ],
 )
@@ -370,7 +371,7 @@ def test_a_differing_run_setting_and_a_wrong_token_are_named_in_the_hello(small_
         try:
             member = small_swarm.nodes[0].identity.peer
             transport.connect(Contact(member, ("memory",)))
-            given = {"protocol_version": 1, "golden_digest": run.golden_digest, **changes}
+            given = {"protocol_version": PROTOCOL_VERSION, "golden_digest": run.golden_digest, **changes}
             request = rounds_pb2.Request(hello=rounds_pb2.Hello(**given))
             with pytest.raises(PeerFault) as refused:
                 await catchup.call(transport, run.run_id, member, request)

@@ -31,7 +31,7 @@ def killed(files: MemoryFiles) -> Path:
     """The folder that a killed node leaves, with a socket in it."""
     LEFT.append(contextlib.ExitStack())
     folder = LEFT[-1].enter_context(socket_folder(files))
-    (folder / "dht").mkdir()
+    (folder / LONGEST_NAME).parent.mkdir()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / LONGEST_NAME))
     return folder

@@ -62,8 +62,9 @@ def no_promise_phase() -> AbstractContextManager[None]:
 
 def nameless_ballots() -> AbstractContextManager[None]:
     """A signature names run, round and entry, not the ballot; so a leader that must propose an entry again counts whoever
-    signed it in an earlier attempt. The certificate's own check of the ballot goes with it."""
+    signed it in an earlier attempt. The leader's and the certificate's own checks of the ballot go with it."""
     payload, fault, quorum, sign = records.vote_payload, meeting.certificate_fault, lead.is_quorum, accept._signed_vote
+    judge_vote = accept.vote_fault
     signed: dict[tuple[int, bytes], dict[PeerId, bytes]] = {}
 
     def vote_payload(vote: ballot.VotePayload) -> bytes:
@@ -71,6 +72,12 @@ def nameless_ballots() -> AbstractContextManager[None]:
 
     def certificate_fault(certificate: ballot.Certificate, *rest: Any) -> str:
         return fault(dataclasses.replace(certificate, ballot=0), *rest)
+
+    def vote_fault(member: Member, voter: PeerId, message: rounds_pb2.Proposal, vote: bytes) -> str:
+        nameless = rounds_pb2.Proposal()
+        nameless.CopyFrom(message)
+        nameless.ballot = 0
+        return judge_vote(member, voter, nameless, vote)
 
     def signed_vote(member: Member, message: rounds_pb2.Proposal, lineage: str) -> bytes:
         vote = sign(member, message, lineage)
@@ -85,7 +92,7 @@ def nameless_ballots() -> AbstractContextManager[None]:
 
     return patched(
         (records, "vote_payload", vote_payload), (meeting, "certificate_fault", certificate_fault),
-        (accept, "_signed_vote", signed_vote), (lead, "is_quorum", is_quorum),
+        (accept, "_signed_vote", signed_vote), (accept, "vote_fault", vote_fault), (lead, "is_quorum", is_quorum),
     )  # fmt: skip
 
 
