@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -203,24 +204,41 @@ def only_its_leader(member: Member, sender: PeerId, attempt: int) -> None:
 # -- after the commit ---------------------------------------------------------------------------------------------------
 
 
-async def pass_certificate(member: Member, certified: bytes, peers: list[PeerId], only_quorum: bool = False) -> None:
-    """Give a certificate to peers; return when all have answered, or once a quorum of the view has applied it."""
+async def pass_certificate(member: Member, certified: bytes, peers: list[PeerId]) -> None:
+    """Give a certificate to peers; return when all have answered. Who is behind catches up by itself."""
     message = swarm_pb2.CertifiedEntry.FromString(certified)
-    given: set[PeerId] = set()
 
     async def give(peer: PeerId) -> None:
-        request = rounds_pb2.Request(commit=message)
-        try:
-            await member.call(peer, request, member.patience_s(entry_bytes_expected(member)))
-        except PeerError:
-            return
-        given.add(peer)
+        with contextlib.suppress(PeerError):
+            await member.call(peer, rounds_pb2.Request(commit=message), member.patience_s(entry_bytes_expected(member)))
+
+    await asyncio.gather(*(give(peer) for peer in peers))
+
+
+async def see_applied(member: Member, certified: bytes, peers: list[PeerId], only_quorum: bool, reached: dict[PeerId, int]) -> None:
+    """Give the last certificate to peers until each has applied it or is gone, or once a quorum of the view has.
+
+    reached: filled with the entry number that each peer is at: those behind catch up from here meanwhile.
+    """
+    message, r = swarm_pb2.CertifiedEntry.FromString(certified), member.state.r
+
+    async def give(peer: PeerId) -> None:
+        failures = 0
+        while reached.get(peer, -1) < r and failures < FAILURES_TO_SILENCE:
+            try:
+                request = rounds_pb2.Request(commit=message)
+                reply = await member.call(peer, request, member.patience_s(entry_bytes_expected(member)))
+                reached[peer], failures = reply.done.r, 0
+            except PeerError:
+                failures += 1
+            if reached.get(peer, -1) < r:
+                await asyncio.sleep(member.period_s())
 
     giving = [asyncio.ensure_future(give(peer)) for peer in peers]
     try:
         for answered in asyncio.as_completed(giving):
             await answered
-            if only_quorum and is_quorum(member.state.members, given):
+            if only_quorum and is_quorum(member.state.members, [peer for peer, at in reached.items() if at >= r]):
                 return
     finally:
         for task in giving:

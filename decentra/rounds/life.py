@@ -95,11 +95,16 @@ async def _pass_on(member: Member) -> None:
     if not member.last_certified or not others or (member.leaving and member.in_view()):
         return
     member.wait("the others to hold the last certificate")
+    reached: dict[PeerId, int] = {}
+    telling = asyncio.ensure_future(exchange.see_applied(member, member.last_certified, others, member.leaving, reached))
     try:
-        async with asyncio.timeout(GOODBYE_S):
-            await exchange.pass_certificate(member, member.last_certified, others, member.leaving)
-    except TimeoutError:
-        pass
+        before: dict[PeerId, int] | None = None
+        while not telling.done() and before != reached:
+            before = dict(reached)
+            await asyncio.wait({telling}, timeout=GOODBYE_S)
+    finally:
+        telling.cancel()
+        await asyncio.wait({telling})
 
 
 async def _refresh_contacts(member: Member) -> None:

@@ -32,7 +32,7 @@ MAX_REASON_CHARS = 500
 """A reason may quote what was sent; it travels back as a header."""
 
 RECORDS_REPLY_BYTES = 1 << 20
-STATUS_PERIOD_S = 0.5
+STATUS_PERIOD_S = 0.25
 STATUS_ROUNDS = 1024
 ENTRIES_REPLY_BYTES = MAX_CALL_BYTES - (64 << 10)
 
@@ -173,7 +173,8 @@ async def _commit(member: Member, sender: PeerId, message: swarm_pb2.CertifiedEn
     applied = await member.commit(certified, sender)
     if applied:
         member.spawn(exchange.pass_along(member, certified, r))
-    return rounds_pb2.Reply(done=rounds_pb2.Done(note="applied" if applied else f"at entry {member.state.r}"))
+    note = "applied" if applied else f"at entry {member.state.r}"
+    return rounds_pb2.Reply(done=rounds_pb2.Done(note=note, r=member.state.r))
 
 
 def _replay_bytes(member: Member, first_r: int, end_r: int) -> int:

@@ -24,7 +24,7 @@ from decentra.sim.processes import ProcessSwarm
 sys.path.insert(0, str(Path(__file__).parent))
 from storms import SMALL, assert_nothing_is_left, lines_of, play_of
 
-SLOW = "20mbit,60ms"
+SLOW = "6mbit,60ms"
 """A round is in its middle for some round trips: long enough to be seen there."""
 OF_BLOCKS = dataclasses.replace(SMALL, model=ModelConfig(dim=128, num_layers=4, num_heads=4, num_kv_heads=4, tied=True))
 """Four blocks, so that there are owners beside the leader."""

@@ -242,3 +242,17 @@ def test_in_long_slots_members_speak_seldom_and_a_silent_one_is_still_noticed(mo
         await swarm.finish(20_000)
 
     swarm_of(3, story, stop_syncs=5)
+
+
+def test_a_member_that_is_behind_at_the_end_of_the_run_is_waited_for_until_it_has_caught_up():
+    async def story(swarm):
+        await swarm.until(lambda: swarm.newest().state.sync == 3)
+        late = next(n for n in swarm.live() if n is not swarm.leader() and n.number)
+        swarm.isolate(late)
+        end = swarm.run.config.stop_syncs
+        await swarm.until(lambda: sum(m.state.sync == end for m in swarm.members()) >= 2, LIMIT_S, step_s=0.001)
+        swarm.heal()
+        await swarm.finish(LIMIT_S)
+        assert late.member.state.sync == end
+
+    swarm_of(3, story, stop_syncs=5)

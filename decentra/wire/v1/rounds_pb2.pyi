@@ -221,10 +221,12 @@ class Accept(_message.Message):
     def __init__(self, vote: _Optional[_Union[_swarm_pb2.Signed, _Mapping]] = ..., highest: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("note",)
+    __slots__ = ("note", "r")
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    R_FIELD_NUMBER: _ClassVar[int]
     note: str
-    def __init__(self, note: _Optional[str] = ...) -> None: ...
+    r: int
+    def __init__(self, note: _Optional[str] = ..., r: _Optional[int] = ...) -> None: ...
 
 class Records(_message.Message):
     __slots__ = ("records",)
