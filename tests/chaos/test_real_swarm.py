@@ -16,7 +16,7 @@ import pytest
 
 from decentra import build
 from decentra.cli import interrupt
-from decentra.config import ModelConfig
+from decentra.config import ModelConfig, OuterConfig
 from decentra.errors import SetupError
 from decentra.sim.kills import MID_ROUND
 from decentra.sim.processes import ProcessSwarm
@@ -24,10 +24,14 @@ from decentra.sim.processes import ProcessSwarm
 sys.path.insert(0, str(Path(__file__).parent))
 from storms import SMALL, assert_nothing_is_left, lines_of, play_of
 
-SLOW = "6mbit,60ms"
+SLOW = "12mbit,60ms"
 """A round is in its middle for some round trips: long enough to be seen there."""
-OF_BLOCKS = dataclasses.replace(SMALL, model=ModelConfig(dim=128, num_layers=4, num_heads=4, num_kv_heads=4, tied=True))
-"""Four blocks, so that there are owners beside the leader."""
+OF_BLOCKS = dataclasses.replace(
+    SMALL,
+    model=ModelConfig(dim=128, num_layers=4, num_heads=4, num_kv_heads=4, tied=True),
+    outer=OuterConfig(inner_steps=60),
+)
+"""Four blocks, so that there are owners beside the leader; slots in which the link is free for who comes late."""
 
 
 async def to_the_end(swarm: ProcessSwarm) -> None:
