@@ -1,24 +1,13 @@
-/* Codec kernels on the CPU. Every operation is one rounded fp32 operation, in element order: built with -ffp-contract=off,
- * without fast-math, so that the bytes are those of docs/wire-format.md on every machine and instruction set. */
+/* int8: blocks of 256 elements, 16 fp32 scales before 4,096 signed bytes. */
 
-#include <stdint.h>
-#include <string.h>
+#include "kernels.h"
 
-#define CHUNK 4096
 #define GROUP 256
 #define NUM_GROUPS (CHUNK / GROUP)
 #define INT8_CHUNK_BYTES (4 * NUM_GROUPS + CHUNK)
 
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
-#else
-#define CLONES
-#endif
-
 /* The largest fp32 whose 127-fold is finite. */
 static const float MAX_SCALE = 0x1.020406p+121f;
-/* Adding and taking away 1.5 * 2^23 rounds a small fp32 half to even. */
-static const float ROUND = 12582912.0f;
 
 /* x: n chunks of fp32; out: n * 4160 bytes. Returns -1, or the first chunk that holds NaN or infinity. */
 CLONES int64_t decentra_int8_encode(const float *x, uint8_t *out, int64_t n) {
