@@ -14,6 +14,7 @@ from typing import Any
 from decentra.codec.base import Codec
 from decentra.codec.cast import Fp32
 from decentra.codec.int8 import Int8
+from decentra.codec.topk import TopK
 from decentra.config import NodeConfig, RunConfig, parse_link
 from decentra.errors import DecentraError, SetupError
 from decentra.ledger.apply import Machine
@@ -34,7 +35,7 @@ DHT_ADDRESS = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/(?P<host>[^/]+)/tcp/(?P<po
 
 def codecs() -> dict[str, Codec]:
     """Every codec by the name that travels."""
-    return {codec.name: codec for codec in (Fp32(), Int8())}
+    return {codec.name: codec for codec in (Fp32(), Int8(), TopK())}
 
 
 def machine(config: RunConfig, layout: Layout) -> Machine:

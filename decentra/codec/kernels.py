@@ -9,7 +9,7 @@ import torch
 
 from decentra.codec.base import NotFiniteError
 
-CODECS = ("int8",)
+CODECS = ("int8", "topk")
 """Codecs with kernels: decentra/codec/NAME.c holds the three functions that kernels.h asks for."""
 
 

@@ -19,7 +19,7 @@ from decentra.types import CHUNK_ELEMENTS, Digest
 
 _CHUNKS = 3
 
-GOLDEN = bytes.fromhex("e0dea07034eab03b889f00533ef996ed1723ded48a691990ca171e65ef07da69")
+GOLDEN = bytes.fromhex("1f25979c6979f2d722043c96d0be7e41d20146676f3b15a22e6125668d14fa5d")
 """What golden_digest must give with every codec of this version."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from decentra import build
-from decentra.config import CodecConfig, InnerConfig, OuterConfig, RunConfig, check_run, config_hash, parse_link
+from decentra.config import SPARSE_CODECS, CodecConfig, InnerConfig, OuterConfig, RunConfig, check_run, config_hash, parse_link
 from decentra.data.shards import unigram_entropy
 from decentra.data.tokenizer import Tokenizer
 from decentra.errors import ConfigError, SetupError
@@ -57,12 +57,17 @@ def demo_run(settings: Settings) -> RunConfig:
         model=preset("demo"),
         inner=InnerConfig(lr=3e-3, warmup_tokens=50_000, batch_samples=4),
         outer=OuterConfig(inner_steps=25, lr=0.7, momentum=0.9),
-        codec=CodecConfig(up=settings.codec, down=settings.codec),
+        codec=_codecs(settings.codec),
     )
     check_run(run, "decentra demo")
     parse_link(settings.link)
     roles_of(settings.kill)
     return run
+
+
+def _codecs(name: str) -> CodecConfig:
+    """A dense codec both ways; what is sparse is gathered, with error feedback (SparseLoCo, arXiv 2508.15706)."""
+    return CodecConfig(up=name, aggregate="gather", feedback=0.95) if name in SPARSE_CODECS else CodecConfig(up=name, down=name)
 
 
 def roles_of(kill: str) -> list[str]:
