@@ -19,7 +19,7 @@ from typing import Any
 
 from decentra.errors import ConfigError
 
-CODECS = ("fp32", "int8", "topk")
+CODECS = ("fp32", "bf16", "int8", "int4", "fp4", "topk")
 """Names of codecs, as they travel; build.py makes one of each."""
 
 SPARSE_CODECS = ("topk",)

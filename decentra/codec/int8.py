@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from decentra.codec import kernels
-from decentra.codec.base import decode_then_add, refuse_not_finite
+from decentra.codec.base import decode_then_add, multiply_scales, refuse_not_finite
 from decentra.types import CHUNK_ELEMENTS
 
 GROUP_ELEMENTS = 256
@@ -48,7 +48,7 @@ class Int8:
             return
         scale = packed[:, :SCALE_BYTES].contiguous().view(torch.float32)
         q = packed[:, SCALE_BYTES:].contiguous().view(torch.int8).view(-1, NUM_GROUPS, GROUP_ELEMENTS)
-        torch.mul(q.to(torch.float32), scale.unsqueeze(2), out=out.view(-1, NUM_GROUPS, GROUP_ELEMENTS))
+        multiply_scales(q.to(torch.float32), scale, out)
 
     def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
         """See codec.base."""

@@ -9,8 +9,8 @@ import torch
 
 from decentra.codec.base import NotFiniteError
 
-CODECS = ("int8", "topk")
-"""Codecs with kernels: decentra/codec/NAME.c holds the three functions that kernels.h asks for."""
+CODECS = ("fp32", "bf16", "int8", "int4", "fp4", "topk")
+"""Codecs with kernels: the C files hold the three functions of each, see kernels.h."""
 
 
 class Kernels:

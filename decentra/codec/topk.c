@@ -7,11 +7,7 @@
 #define TOPK_CHUNK_BYTES 88
 #define COLUMNS 256
 #define PAD 32
-#define INFINITE 0x7f800000u
-#define QUIET_NAN 0x7fc00000u
 #define TOP (1ull << 63)
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* A chunk as it travels: levels 0, upper bits 8, level bits 24, sign bits 32, lower bits 40. */
 typedef struct {
@@ -21,7 +17,7 @@ typedef struct {
 } Packed;
 
 /* How many of n are at least `least`. */
-INLINE int count_from(const uint32_t *bits, int n, uint32_t least) {
+INLINED int count_from(const uint32_t *bits, int n, uint32_t least) {
     int count = 0;
     for (int i = 0; i < n; i++)
         count += bits[i] >= least;
@@ -29,7 +25,7 @@ INLINE int count_from(const uint32_t *bits, int n, uint32_t least) {
 }
 
 /* The largest value, all bits below `last` being zero, that at least K of n values reach. */
-INLINE uint32_t kth_largest(const uint32_t *bits, int n, uint32_t last) {
+INLINED uint32_t kth_largest(const uint32_t *bits, int n, uint32_t last) {
     uint32_t found = 0;
     for (uint32_t bit = 1u << 30; bit >= last; bit >>= 1)
         if (count_from(bits, n, found | bit) >= K)
@@ -39,17 +35,16 @@ INLINE uint32_t kth_largest(const uint32_t *bits, int n, uint32_t last) {
 
 /* x: a chunk; magnitude: becomes its bits without signs. index: those of the K largest, ascending; of equals at the border the
  * first. Returns 0 where the chunk holds NaN or infinity. */
-INLINE int select_largest(const float *x, uint32_t *magnitude, uint16_t *index) {
+INLINED int select_largest(const float *x, uint32_t *magnitude, uint16_t *index) {
     /* K of the columns' maxima reach their K-th largest: so do K elements at least, and seldom many more. */
     uint32_t most[COLUMNS] = {0};
     for (int row = 0; row < CHUNK; row += COLUMNS) {
-        memcpy(magnitude + row, x + row, COLUMNS * sizeof *x);
         for (int i = 0; i < COLUMNS; i++) {
-            magnitude[row + i] &= 0x7fffffffu;
+            magnitude[row + i] = magnitude_bits(x[row + i]);
             most[i] = magnitude[row + i] > most[i] ? magnitude[row + i] : most[i];
         }
     }
-    if (count_from(most, COLUMNS, INFINITE))
+    if (count_from(most, COLUMNS, INFINITY_BITS))
         return 0;
     uint32_t least = kth_largest(most, COLUMNS, 1u << 15);
 
@@ -92,13 +87,13 @@ INLINE int select_largest(const float *x, uint32_t *magnitude, uint16_t *index) 
 }
 
 /* magnitude: of the K values. Sets the two levels that lose the least square error; returns from where a magnitude is high. */
-INLINE uint32_t choose_levels(const uint32_t *magnitude, float *level) {
+INLINED uint32_t choose_levels(const uint32_t *magnitude, float *level) {
     float sorted[K];
     for (int i = 0; i < K; i++) {
         int rank = 0;
         for (int j = 0; j < K; j++)
             rank += magnitude[j] < magnitude[i] + (j < i);
-        memcpy(sorted + rank, magnitude + i, sizeof *sorted);
+        sorted[rank] = float_of(magnitude[i]);
     }
     double low[K], gain[K];
     low[0] = 0.0;
@@ -112,9 +107,7 @@ INLINE uint32_t choose_levels(const uint32_t *magnitude, float *level) {
         best = gain[i] > gain[best] ? i : best;
     level[0] = (float)(low[best] / (double)best);
     level[1] = (float)((sum - low[best]) / (double)(K - best));
-    uint32_t from;
-    memcpy(&from, sorted + best, sizeof from);
-    return from;
+    return bits_of(sorted[best]);
 }
 
 /* x: n chunks of fp32; out: n * 88 bytes. Returns -1, or the first chunk that holds NaN or infinity. */
@@ -144,14 +137,13 @@ CLONES int64_t decentra_topk_encode(const float *x, uint8_t *out, int64_t n) {
 }
 
 /* index: where the K values of a chunk go, ascending; value: their fp32 bits. Returns 0 where no encoder can have written it. */
-INLINE int open_chunk(const uint8_t *packed, uint16_t *index, uint32_t *value) {
+INLINED int open_chunk(const uint8_t *packed, uint16_t *index, uint32_t *value) {
     Packed p;
     memcpy(&p, packed, sizeof p);
-    uint32_t level[2];
-    memcpy(level, p.level, sizeof level);
+    uint32_t level[2] = {bits_of(p.level[0]), bits_of(p.level[1])};
     if (__builtin_popcountll(p.upper[0]) + __builtin_popcountll(p.upper[1]) != K || p.upper[1] >> 63)
         return 0;
-    if (level[0] >= INFINITE || level[1] >= INFINITE)
+    if (level[0] >= INFINITY_BITS || level[1] >= INFINITY_BITS)
         return 0;
     for (int i = 0; i < K; i += 4) {
         uint32_t four = 0;
@@ -171,24 +163,18 @@ INLINE int open_chunk(const uint8_t *packed, uint16_t *index, uint32_t *value) {
     return !unordered;
 }
 
-INLINE void fill_with_nan(float *chunk) {
-    uint32_t nan = QUIET_NAN;
-    for (int i = 0; i < CHUNK; i++)
-        memcpy(chunk + i, &nan, sizeof nan);
-}
-
 /* packed: n * 88 bytes; out: n chunks of fp32. */
 CLONES void decentra_topk_decode(const uint8_t *packed, float *out, int64_t n) {
     for (int64_t chunk = 0; chunk < n; chunk++, packed += TOPK_CHUNK_BYTES, out += CHUNK) {
         uint16_t index[K];
         uint32_t value[K];
         if (!open_chunk(packed, index, value)) {
-            fill_with_nan(out);
+            fill_nan(out, CHUNK);
             continue;
         }
         memset(out, 0, CHUNK * sizeof *out);
         for (int i = 0; i < K; i++)
-            memcpy(out + index[i], value + i, sizeof *value);
+            out[index[i]] = float_of(value[i]);
     }
 }
 
@@ -198,13 +184,10 @@ CLONES void decentra_topk_add(const uint8_t *packed, float factor, float *total,
         uint16_t index[K];
         uint32_t value[K];
         if (!open_chunk(packed, index, value)) {
-            fill_with_nan(total);
+            fill_nan(total, CHUNK);
             continue;
         }
-        for (int i = 0; i < K; i++) {
-            float v;
-            memcpy(&v, value + i, sizeof v);
-            total[index[i]] = total[index[i]] + factor * v;
-        }
+        for (int i = 0; i < K; i++)
+            total[index[i]] = total[index[i]] + factor * float_of(value[i]);
     }
 }

@@ -19,7 +19,7 @@ from decentra.types import CHUNK_ELEMENTS, Digest
 
 _CHUNKS = 3
 
-GOLDEN = bytes.fromhex("1f25979c6979f2d722043c96d0be7e41d20146676f3b15a22e6125668d14fa5d")
+GOLDEN = bytes.fromhex("474a119a7f985dd0ad8221923e22d60da69c520248442d5b072844a9d7dfb94a")
 """What golden_digest must give with every codec of this version."""
 
 

@@ -49,6 +49,7 @@ class Settings:
 
 def demo_run(settings: Settings) -> RunConfig:
     """The run of the demo: a Llama of 2.7 million parameters, H = 25."""
+    outer, codec = _outer_part(settings.codec)
     run = RunConfig(
         name="demo",
         seed=settings.seed,
@@ -56,8 +57,8 @@ def demo_run(settings: Settings) -> RunConfig:
         stop_syncs=settings.rounds,
         model=preset("demo"),
         inner=InnerConfig(lr=3e-3, warmup_tokens=50_000, batch_samples=4),
-        outer=OuterConfig(inner_steps=25, lr=0.7, momentum=0.9),
-        codec=_codecs(settings.codec),
+        outer=outer,
+        codec=codec,
     )
     check_run(run, "decentra demo")
     parse_link(settings.link)
@@ -65,9 +66,13 @@ def demo_run(settings: Settings) -> RunConfig:
     return run
 
 
-def _codecs(name: str) -> CodecConfig:
-    """A dense codec both ways; what is sparse is gathered, with error feedback (SparseLoCo, arXiv 2508.15706)."""
-    return CodecConfig(up=name, aggregate="gather", feedback=0.95) if name in SPARSE_CODECS else CodecConfig(up=name, down=name)
+def _outer_part(codec: str) -> tuple[OuterConfig, CodecConfig]:
+    """A dense codec travels both ways; what is sparse is gathered, with error feedback in place of the outer momentum
+    (SparseLoCo, arXiv 2508.15706).
+    """
+    if codec in SPARSE_CODECS:
+        return OuterConfig(inner_steps=25, lr=1.0, momentum=0.0), CodecConfig(up=codec, aggregate="gather", feedback=0.95)
+    return OuterConfig(inner_steps=25, lr=0.7, momentum=0.9), CodecConfig(up=codec, down=codec)
 
 
 def roles_of(kill: str) -> list[str]:

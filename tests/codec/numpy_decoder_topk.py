@@ -1,15 +1,10 @@
-"""A decoder of `topk`, written from docs/wire-format.md alone, with neither torch nor decentra."""
+"""The part of numpy_decoder.py that reads topk."""
 
 from __future__ import annotations
 
 import numpy as np
 
-CHUNK_BYTES, CHUNK_ELEMENTS, K = 88, 4096, 64
-
-
-def decode(data: bytes) -> np.ndarray:
-    """Encoded chunks -> (n, 4096) fp32."""
-    return np.stack([_chunk(data[at : at + CHUNK_BYTES]) for at in range(0, len(data), CHUNK_BYTES)])
+K = 64
 
 
 def sent(data: bytes) -> tuple[list[int], np.ndarray] | None:
@@ -26,8 +21,9 @@ def sent(data: bytes) -> tuple[list[int], np.ndarray] | None:
     return indices, np.array(values, np.float32)
 
 
-def _chunk(data: bytes) -> np.ndarray:
-    out = np.zeros(CHUNK_ELEMENTS, np.float32)
+def chunk_of(data: bytes) -> np.ndarray:
+    """One chunk -> (4096,) fp32."""
+    out = np.zeros(4096, np.float32)
     found = sent(data)
     if found is None:
         out.view(np.uint32)[:] = 0x7FC00000

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy_decoder_topk import decode as numpy_decode
+from numpy_decoder import decode as decode_in_numpy
 from numpy_decoder_topk import sent
 
 from decentra.codec import kernels
@@ -98,7 +98,7 @@ def test_kernels_torch_and_the_decoder_of_the_document_agree_to_the_bit(names: l
     chunks = np.stack([chunk_of(kind, seed + n) for n, kind in enumerate(names)])
     packed = coded(chunks)
     assert torch.equal(packed, coded(chunks, PLAIN))
-    assert same(decoded(packed), decoded(packed, PLAIN)) and same(decoded(packed), numpy_decode(packed.numpy().tobytes()))
+    assert same(decoded(packed), decoded(packed, PLAIN)) and same(decoded(packed), decode_in_numpy("topk", packed.numpy().tobytes()))
     total = np.stack([chunk_of("ties", seed + n) * np.float32(0.1) for n in range(len(names))])
     assert same(added(packed, total, factor), added(packed, total, factor, PLAIN))
 
@@ -177,7 +177,7 @@ def test_a_malformed_chunk_is_nan_throughout_and_its_neighbours_are_not(how: str
     for codec in (COMPILED, PLAIN):
         for found in (decoded(packed, codec), added(packed, total, 0.25, codec)):
             assert (found[1].view(np.uint32) == NAN_BITS).all() and np.isfinite(found[[0, 2]]).all()
-    assert same(decoded(packed), numpy_decode(packed.numpy().tobytes()))
+    assert same(decoded(packed), decode_in_numpy("topk", packed.numpy().tobytes()))
 
 
 @settings(max_examples=100, deadline=None)
@@ -189,7 +189,7 @@ def test_any_bytes_decode_alike_to_64_finite_values_or_to_nan(kind: str, seed: i
     if noise:
         packed[1] = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, 88, dtype=np.uint8))
     found = decoded(packed)
-    assert same(found, decoded(packed, PLAIN)) and same(found, numpy_decode(packed.numpy().tobytes()))
+    assert same(found, decoded(packed, PLAIN)) and same(found, decode_in_numpy("topk", packed.numpy().tobytes()))
     total = np.ones_like(found)
     assert same(added(packed, total, 0.3), added(packed, total, 0.3, PLAIN))
     for row in found:
