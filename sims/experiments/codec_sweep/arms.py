@@ -1,0 +1,76 @@
+"""What is compared: one run, its outer step and codec exchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from decentra.config import CodecConfig, DataConfig, InnerConfig, ModelConfig, OuterConfig, RunConfig
+
+DENSE_OUTER = OuterConfig(inner_steps=30, lr=0.7, momentum=0.9)
+"""What DiLoCo takes (arXiv 2311.08105)."""
+
+SPARSE_OUTER = OuterConfig(inner_steps=30, lr=1.0, momentum=0.0)
+"""What SparseLoCo takes (arXiv 2508.15706): the residual stands in for the momentum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to bring replicas together. limit_percent: how far its loss may be above the reference's, None where that is free."""
+
+    outer: OuterConfig
+    codec: CodecConfig
+    limit_percent: float | None = None
+    data_parallel: bool = False
+
+
+def _dense(codec: str, limit_percent: float | None = None) -> Arm:
+    return Arm(DENSE_OUTER, CodecConfig(up=codec, down=codec), limit_percent)
+
+
+def _sparse(feedback: float, limit_percent: float | None = None) -> Arm:
+    return Arm(SPARSE_OUTER, CodecConfig(up="topk", aggregate="gather", feedback=feedback), limit_percent)
+
+
+REFERENCE = "fp32"
+DATA_PARALLEL = "data-parallel"
+ARMS = {
+    REFERENCE: _dense("fp32"),
+    "bf16": _dense("bf16"),
+    "int8": _dense("int8"),
+    "int4": _dense("int4", 0.5),
+    "fp4": _dense("fp4", 0.5),
+    "topk": _sparse(0.95, 1.0),
+    "topk-no-feedback": _sparse(0.0),
+    DATA_PARALLEL: Arm(DENSE_OUTER, CodecConfig(up="fp32", down="fp32"), data_parallel=True),
+}
+"""data-parallel is the control without local steps: the gradients of all replicas are averaged before each AdamW step."""
+
+FULL = RunConfig(
+    name="codec_sweep",
+    start_members=8,
+    stop_syncs=36,
+    eval_samples=256,
+    model=ModelConfig(dim=192, num_layers=3, num_heads=6, num_kv_heads=6),
+    data=DataConfig(context=64),
+    inner=InnerConfig(lr=3e-3, warmup_tokens=50_000, batch_samples=4),
+)
+"""A Llama of 2.1 million parameters, 8 replicas, 4 x 64 tokens a step."""
+
+TINY = RunConfig(
+    name="codec_sweep",
+    start_members=3,
+    stop_syncs=2,
+    eval_samples=4,
+    model=ModelConfig(dim=32, num_layers=1, num_heads=2, num_kv_heads=2, tied=True),
+    data=DataConfig(vocab_size=512, context=32, max_text_bytes=400_000),
+    inner=InnerConfig(lr=3e-3, warmup_tokens=1000, batch_samples=2),
+)
+"""Seconds: to see that it works."""
+
+SIZES = {"full": FULL, "tiny": TINY}
+
+
+def run_of(arm: Arm, size: RunConfig, seed: int) -> RunConfig:
+    """The `[run]` of a cell. Seeds give the first weights and the order of the text, so arms of one seed begin and train alike."""
+    return dataclasses.replace(size, seed=seed, outer=arm.outer, codec=arm.codec)

@@ -1,0 +1,204 @@
+"""The codec sweep: arms of one seed train alike, a killed sweep goes on, and the report counts right.
+
+The whole of it by hand: python -m sims.experiments.codec_sweep.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+from torch import Tensor
+
+from decentra.data.stream import Source
+from sims.experiments.codec_sweep.__main__ import main
+from sims.experiments.codec_sweep.arms import ARMS, REFERENCE, TINY
+from sims.experiments.codec_sweep.cells import Record, play, read, sweep, write
+from sims.experiments.codec_sweep.report import COLUMNS, STYLES, Interval, differences, intervals, lines_of, plot, write_csv
+
+ROOT = Path(__file__).parents[2]
+STARTS_WITHIN_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where TINY's text is built."""
+    return tmp_path_factory.mktemp("text")
+
+
+def record(arm: str, seed: int, *losses: float) -> Record:
+    """A finished cell."""
+    return Record(arm, seed, "c0ffee", 1000, losses, {"fp32": 4000}.get(arm, 1000), 1.0)
+
+
+def without_wall(records: list[Record]) -> list[Record]:
+    """In one order and without what differs between machines."""
+    return sorted((dataclasses.replace(each, wall_s=0.0) for each in records), key=lambda each: (each.arm, each.seed))
+
+
+def test_a_cell_repeats_to_the_bit_and_another_seed_is_another_run(cache: Path) -> None:
+    first, again, other = (play("topk", TINY, seed, cache) for seed in (0, 0, 1))
+    assert without_wall([first]) == without_wall([again])
+    assert len(first.losses) == TINY.stop_syncs + 1 and first.losses[-1] < first.losses[0]
+    assert first.losses[0] != other.losses[0]
+
+
+def test_arms_of_a_seed_begin_alike_and_take_the_same_tokens_in_every_step(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[list[int]] = []
+    batch = Source.batch
+
+    def watched(self: Source, ids: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        trained.append(ids.tolist())
+        return batch(self, ids)
+
+    monkeypatch.setattr(Source, "batch", watched)
+    starts, steps_of = set(), []
+    num_steps, members = ARMS[REFERENCE].outer.inner_steps, TINY.start_members
+    for name, arm in ARMS.items():
+        trained.clear()
+        starts.add(play(name, TINY, 0, cache).losses[0])
+        if arm.data_parallel:
+            steps_of.append([sorted(ids) for ids in trained])
+        else:  # a sync after the other, members in turn
+            slots = [trained[first : first + num_steps] for first in range(0, len(trained), num_steps)]
+            syncs = [slots[first : first + members] for first in range(0, len(slots), members)]
+            steps_of.append([sorted(chain.from_iterable(step)) for sync in syncs for step in zip(*sync, strict=True)])
+    assert len(starts) == 1
+    assert all(steps == steps_of[0] for steps in steps_of) and len(steps_of[0]) == TINY.stop_syncs * num_steps
+    ids = [each for step in steps_of[0] for each in step]
+    assert len(set(ids)) == len(ids)
+
+
+def test_bytes_are_those_of_encoded_chunks_and_block_digests(cache: Path) -> None:
+    sizes = {name: play(name, TINY, 0, cache).bytes_a_round for name in ("fp32", "int4", "topk", "data-parallel")}
+    chunks = (sizes["fp32"] - 32) // (4 * 4096)
+    assert sizes == {
+        "fp32": 16384 * chunks + 32, "int4": 2176 * chunks + 32, "topk": 88 * chunks + 32, "data-parallel": 30 * sizes["fp32"],
+    }  # fmt: skip
+
+
+def start(*options: str, **how: Any) -> subprocess.Popen[str]:
+    """A sweep in a process of its own."""
+    command = [sys.executable, "-m", "sims.experiments.codec_sweep", *options]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, **how)
+
+
+def output(*options: str) -> str:
+    """What a sweep that ends well prints."""
+    process = start(*options, stdout=subprocess.PIPE)
+    said, _ = process.communicate()
+    assert process.returncode == 0
+    return said
+
+
+def test_a_killed_sweep_leaves_no_process_and_goes_on_to_what_an_unbroken_one_gives(cache: Path, tmp_path: Path) -> None:
+    out, path = tmp_path / "out", tmp_path / "out/cells.jsonl"
+    arms, seeds = ("fp32", "int4", "topk"), (0, 1)
+    options = ["--size", "tiny", "--arms", ",".join(arms), "--seeds", "2", "--out", str(out), "--cache", str(cache)]
+    process = start(*options, stdout=subprocess.DEVNULL)
+    limit_s = time.monotonic() + STARTS_WITHIN_S
+    while not path.exists() and time.monotonic() < limit_s:
+        time.sleep(0.01)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert workers and not psutil.wait_procs(workers, timeout=20)[1]
+    before = read(path)
+    assert 1 <= len(before) < 6
+
+    said = output(*options).splitlines()
+    after, played = read(path), [line for line in said if " nats after " in line]
+    assert after[: len(before)] == before and len(after) == 6 and len(played) == 6 - len(before)
+    assert without_wall(after) == without_wall([play(arm, TINY, seed, cache) for arm in arms for seed in seeds])
+    assert {each.name for each in out.iterdir()} == {"cells.jsonl", "cells.csv", "codec_sweep.png"}
+    rows = list(csv.DictReader((out / "cells.csv").open(encoding="utf-8")))
+    assert [(row["arm"], row["seed"]) for row in rows] == [(arm, str(seed)) for arm in arms for seed in seeds]
+    assert output(*options).splitlines() == said[len(played) :] and read(path) == after
+
+
+def test_cells_of_other_settings_are_played_anew(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cells.jsonl"
+    write(path, [play("fp32", dataclasses.replace(TINY, stop_syncs=1), 0, cache)])
+    (played,) = sweep(["fp32"], [0], TINY, path, cache, processes=1)
+    assert [len(each.losses) for each in read(path)] == [2, 3] and read(path)[1] == played
+    assert list(sweep(["fp32"], [0], TINY, path, cache, processes=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [("--arms", "int5", "not known"), ("--seeds", "11", "1 to 10"), ("--seeds", "0", "1 to 10"), ("--rounds", "-1", "not neg")],
+)
+def test_options_that_cannot_be_are_refused(
+    option: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["codec_sweep", option, value])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_the_interval_is_students() -> None:
+    # Three values of mean 2 and standard deviation 1: 4.303 / sqrt(3).
+    assert Interval.of([1.0, 2.0, 3.0]) == Interval(2.0, pytest.approx(2.4843, abs=1e-4))
+    assert Interval.of([1.0, 1.0]) == Interval(1.0, 0.0)
+    assert Interval.of([1.5]).mean == 1.5 and math.isnan(Interval.of([1.5]).half_width)
+    generator = np.random.default_rng(0)
+    for count in (2, 3, 5, 10):
+        found = [Interval.of(list(row)) for row in generator.standard_normal((4000, count))]
+        held = statistics.fmean(abs(interval.mean) <= interval.half_width for interval in found)
+        assert 0.94 < held < 0.96, f"{count} values: {held}"
+
+
+def test_differences_are_between_cells_of_one_seed() -> None:
+    records = [record("fp32", 0, 9.0, 4.0), record("fp32", 1, 9.0, 5.0), record("int4", 1, 9.0, 5.1), record("int4", 0, 9.0, 4.04)]
+    records.append(record("int4", 2, 9.0, 4.0))  # without a pair
+    assert differences(records, "int4") == {0: pytest.approx(1.0), 1: pytest.approx(2.0)}
+    assert intervals(records)["int4"].mean == pytest.approx(1.5)
+    # A spread between seeds that both arms share is no spread of the difference.
+    alike = [record(arm, seed, 9.0, (4.0 + seed) * factor) for arm, factor in (("fp32", 1.0), ("fp4", 1.01)) for seed in range(3)]
+    assert intervals(alike)["fp4"] == Interval(pytest.approx(1.0), pytest.approx(0.0, abs=1e-9))
+
+
+def everyone() -> list[Record]:
+    """Cells of every arm at three seeds."""
+    return [record(arm, seed, 8.0, 5.0, 4.0 + 0.01 * number + 0.001 * seed) for seed in range(3) for number, arm in enumerate(ARMS)]
+
+
+def test_the_csv_has_a_row_a_cell(tmp_path: Path) -> None:
+    write_csv(tmp_path / "cells.csv", everyone())
+    rows = list(csv.DictReader((tmp_path / "cells.csv").open(encoding="utf-8")))
+    assert tuple(rows[0]) == COLUMNS and [row["arm"] for row in rows[::3]] == list(ARMS)
+    int4 = next(row for row in rows if row["arm"] == "int4" and row["seed"] == "2")
+    assert (int4["rounds"], int4["tokens"], int4["bytes_a_round"], int4["limit_percent"]) == ("2", "2000", "1000", "0.5")
+    assert float(int4["heldout_loss"]) == 4.032 and float(int4["difference_percent"]) == pytest.approx(3 / 4.002, abs=1e-4)
+    assert float(rows[0]["difference_percent"]) == float(rows[0]["half_width_percent"]) == 0.0 and rows[0]["limit_percent"] == ""
+
+
+def test_the_table_says_what_holds_and_what_fails() -> None:
+    lines = lines_of(everyone())
+    by_arm = {line.split()[0]: line for line in lines}
+    assert by_arm["int4"].split()[1:] == ["4.0310", "+0.75", "±", "0.00", "%", "<=", "0.5", "%", "FAILS", "0.001", "4.00"]
+    one_seed = lines_of([record("fp32", 0, 8.0, 4.0), record("topk", 0, 8.0, 4.03)])
+    assert any(line.startswith("topk") and "holds" in line for line in one_seed)
+    assert "topk without error feedback, to topk with it: +0.25 ± 0.00 %" in lines
+
+
+def test_every_arm_has_a_style_and_the_figure_is_drawn(tmp_path: Path) -> None:
+    assert set(STYLES) == set(ARMS)
+    for number, records in enumerate((everyone(), [record("fp32", 0, 8.0, 4.0), record("topk", 0, 8.0, 4.1)])):
+        plot(tmp_path / f"{number}.png", records, "a title")
+        assert (tmp_path / f"{number}.png").stat().st_size > 10_000
