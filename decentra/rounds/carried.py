@@ -13,11 +13,12 @@ from decentra.types import SlotPlan, SlotResult
 
 @dataclass(slots=True)
 class Carried:
-    """samples, tokens: trained and not counted, a prefix of the lease. fresh: the next slot starts at the anchor as a whole."""
+    """samples, tokens, steps: trained and not counted, a prefix of the lease. fresh: the next slot starts at the anchor as a whole."""
 
     num_fragments: int
     samples: int = 0
     tokens: int = 0
+    steps: int = 0
     fresh: bool = True
 
     def took(self, plan: SlotPlan, result: SlotResult | None) -> None:
@@ -26,19 +27,20 @@ class Carried:
             self.restart()
             return
         if plan.fresh:
-            self.samples = self.tokens = 0
+            self.samples = self.tokens = self.steps = 0
         self.samples += result.num_samples
         self.tokens += result.num_tokens
+        self.steps += result.num_steps
         self.fresh = False
 
     def decided(self, counted: bool) -> None:
         """A sync was committed, with this replica's offer among the counted ones or not."""
         if counted:
-            self.samples = self.tokens = 0
+            self.samples = self.tokens = self.steps = 0
         if self.num_fragments == 1:
             self.restart()
 
     def restart(self) -> None:
         """Start at the anchor again: after a re-sync, outside the view, with one fragment after every sync."""
-        self.samples = self.tokens = 0
+        self.samples = self.tokens = self.steps = 0
         self.fresh = True

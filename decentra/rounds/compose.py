@@ -14,7 +14,15 @@ from decentra.ledger.state import Part, next_members
 from decentra.rounds import leases
 from decentra.rounds.contribute import sits_out
 from decentra.rounds.flows import names
-from decentra.rounds.offers import Offer, close_deadline_s, gathered, half_offered, heartbeat_period_s, held_everywhere
+from decentra.rounds.offers import (
+    Offer,
+    close_deadline_s,
+    gathered,
+    half_offered,
+    heartbeat_period_s,
+    held_everywhere,
+    median_share,
+)
 from decentra.rounds.owner import owned
 from decentra.rounds.partition import next_parts, owners_of
 from decentra.rounds.status import link_says
@@ -41,12 +49,14 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
 
     settled: silence has had time to show. Then members not heard are not waited for, nor the parts that they offered, and
     this leader reduces the parts of silent owners itself, for what it holds it knows; those of an owner that failed, at once.
+    Who cannot be reached at all is not waited for either way.
     """
     state = member.state
     if not state.started(member.run.config.start_members):
         member.wait(f"{member.run.config.start_members - len(state.members)} more members to start")
         return state.parts, [], False
-    silent = {p.owner for p in state.parts if (settled and p.owner not in heard) or p.owner in member.failing}
+    missing = {p for p in state.peers() if p not in heard and (settled or member.absence.is_gone(p))}
+    silent = {p.owner for p in state.parts if p.owner in missing or p.owner in member.failing}
     parts = state.parts
     if silent:
         parts = tuple(dataclasses.replace(p, owner=member.peer) if p.owner in silent else p for p in parts)
@@ -57,9 +67,9 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
         ready = gathered(member.book.offers, held, member.peer, heard)
     else:
         ready = held_everywhere(member.book.offers, parts, held)
-    expected = [p for p in state.expected() if p in heard or not settled]
+    expected = [p for p in state.expected() if p not in missing]
     awaited = [p for p in expected if p not in member.book.offers and not _sits_out(member, p)]
-    unheld = [o.sender for o in member.book.offers.values() if o not in ready and (o.sender in heard or not settled)]
+    unheld = [o.sender for o in member.book.offers.values() if o not in ready and o.sender not in missing]
     if awaited:
         steps = [(member.beats[p].num_steps - member.beats[p].steps_done, p) for p in awaited if p in member.beats]
         behind = max(steps, default=(0, awaited[0]))
@@ -79,6 +89,14 @@ def period_s(member: Member) -> float:
     if member.own is None:
         training.append(member.ports.trainer.progress())
     return heartbeat_period_s(member.now() - member.round_start_s, training)
+
+
+def share_done(member: Member) -> float:
+    """How far the members that this leader hears are with the due slot, this node left out."""
+    others = [p for p in member.heard() if p != member.peer and p in member.state.expected()]
+    offered = [p for p in others if p in member.book.offers]
+    training = [p for p in others if p not in member.book.offers and not _sits_out(member, p)]
+    return median_share(len(offered), [(member.beats[p].steps_done, member.beats[p].num_steps) for p in training])
 
 
 def _sits_out(member: Member, peer: PeerId) -> bool:
@@ -109,12 +127,10 @@ def _next_view(member: Member, heard: tuple[PeerId, ...], is_sync: bool, newcome
     """Who goes and who comes; as many newcomers as the view stands with."""
     state, start_members = member.state, member.run.machine.start_members
     late = overdue(state, heard, is_sync)
-    back = [m.peer for m in newcomers if m.peer in state.peers()]
-    removed = tuple(sorted({*leavers, *back, *late}))
-    staying = next_members(state, is_sync, heard, removed, (), start_members)
-    admitted = admissible(staying, heard, newcomers)
-    came = {m.peer for m in admitted}
-    removed = tuple(p for p in removed if p in late or p in leavers or p in came)
+    gone = {*leavers, *late}
+    admitted = admissible(next_members(state, is_sync, heard, tuple(gone), (), start_members), heard, newcomers)
+    replaced = {m.peer for m in admitted if m.peer in state.peers()}
+    removed = tuple(sorted(gone | replaced))
     return _NextView(removed, admitted, next_members(state, is_sync, heard, removed, admitted, start_members))
 
 

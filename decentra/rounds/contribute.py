@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,9 +15,9 @@ from decentra.ledger.chain import digest
 from decentra.outer.fragments import Fragment
 from decentra.rounds import records
 from decentra.rounds.contribution import Encoded, cut, encode_contribution
-from decentra.rounds.offers import Offer
+from decentra.rounds.offers import Offer, lags_too_far
 from decentra.rounds.parts import HeldContribution
-from decentra.types import CHUNK_ELEMENTS, SlotPlan, SlotResult
+from decentra.types import CHUNK_ELEMENTS, PeerId, SlotPlan, SlotResult
 from decentra.wire.v1 import rounds_pb2
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ async def train_slots(member: Member) -> None:
         member.marks.setdefault("slot", member.now())
         result = await _train(member, plan, origin)
         member.carried.took(plan, result)
-        if result is not None and result.num_samples > 0:
+        if result is not None and member.carried.samples > 0:
             member.mark("trained")
             await offer(member, result, origin)
         while member.state.sync == plan.sync and member.origin == origin and not member.is_done():
@@ -51,7 +52,7 @@ def _is_behind(member: Member) -> bool:
 
 
 def may_train(member: Member) -> bool:
-    """Whether this member may take inner steps for the due sync."""
+    """Whether this member may take inner steps for the due sync, or offer what it carries where its lease has run dry."""
     state = member.state
     if _is_behind(member):
         return False
@@ -59,12 +60,29 @@ def may_train(member: Member) -> bool:
         return False
     if member.own is not None or member.peer not in state.expected() or sits_out(member):
         return False
-    return intervals.total(state.leases.get(member.peer, ())) > member.carried.samples
+    return member.carried.samples > 0 or intervals.total(state.leases.get(member.peer, ())) > 0
 
 
 def sits_out(member: Member) -> bool:
-    """Whether a root for the due sync was written down before, so its bytes may have left: this sync is skipped."""
+    """Whether this sync is skipped: a root for it was written down before, so its bytes may have left, or this node came too late."""
     return member.own is None and member.sits_out_sync >= member.state.sync
+
+
+def mind_lag(member: Member, share_done: float, heard: Collection[PeerId]) -> None:
+    """A member that came to the due sync after the others sits it out where the swarm is better off so.
+
+    share_done: how far those `heard` are with their slots. Asked once, when they are first heard: who is merely slow stays in.
+    """
+    if not member.came_back:
+        return
+    member.came_back = False
+    done, planned = member.ports.trainer.progress()
+    lag = share_done - (done / planned if planned and "slot" in member.marks else 0.0)
+    others = [p for p in member.state.expected() if p in heard and p != member.peer]
+    if member.own is None and lags_too_far(lag, len(others) + 1):
+        member.ports.note(f"sync {member.state.sync}: the others have done {share_done:.0%} of it; this node sits it out")
+        member.sits_out_sync = max(member.sits_out_sync, member.state.sync)
+        member.changed.notify()
 
 
 def make_plan(member: Member) -> SlotPlan:
@@ -83,7 +101,7 @@ def make_plan(member: Member) -> SlotPlan:
 
 
 async def _train(member: Member, plan: SlotPlan, origin: int) -> SlotResult | None:
-    """The slot's result; None where the swarm went on without it, this node left the view or its replica was replaced before."""
+    """The slot's result; None where the swarm went on without it, or this node sits out, left the view or had its replica replaced."""
     start = member.now()
     task = asyncio.ensure_future(member.ports.trainer.train(plan))
     try:
@@ -91,7 +109,7 @@ async def _train(member: Member, plan: SlotPlan, origin: int) -> SlotResult | No
             wake = asyncio.ensure_future(member.changed.wait(1.0))
             await asyncio.wait({task, wake}, return_when=asyncio.FIRST_COMPLETED)
             wake.cancel()
-            if member.state.sync != plan.sync or member.origin != origin or not member.in_view() or member.is_done():
+            if member.state.sync != plan.sync or member.origin != origin or not member.in_view() or member.is_done() or sits_out(member):
                 return None
         result = task.result()
     finally:
@@ -112,7 +130,7 @@ async def offer(member: Member, result: SlotResult, origin: int) -> None:
     """
     state, machine = member.state, member.run.machine
     # Before the encoding, during which the swarm may go on: then the offer is refused for its sync.
-    tokens, claim = member.carried.tokens, intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[0]
+    steps, tokens, claim = member.carried.steps, member.carried.tokens, intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[0]
     fragment = machine.due(result.sync)
     try:
         made = await member.ports.run_blocking(_encode, member, fragment)
@@ -134,7 +152,7 @@ async def offer(member: Member, result: SlotResult, origin: int) -> None:
         incarnation=member.me.incarnation,
         base_sync=result.sync - fragments if result.sync >= fragments else -1,
         weight_tokens=tokens,
-        num_steps=result.num_steps,
+        num_steps=steps,
         claim=claim,
         codec=machine.up,
         num_chunks=fragment.num_chunks,

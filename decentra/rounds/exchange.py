@@ -7,12 +7,12 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
-from decentra.errors import PeerError, PeerFault, RefusedError
+from decentra.errors import PeerError, PeerFault, PeerUnreachable, RefusedError
 from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import drift, records
 from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
-from decentra.rounds.contribute import sits_out
+from decentra.rounds.contribute import mind_lag, sits_out
 from decentra.rounds.flows import names
 from decentra.rounds.parts import parts_to_hold
 from decentra.rounds.status import Beat
@@ -54,7 +54,8 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
         except PeerError as error:
             if isinstance(error, PeerFault):
                 member.ports.note(f"leader {error}")
-            failures += FAILURES_TO_SILENCE if isinstance(error, PeerFault) else 1
+            # A connection may break for a moment; who lets a silence pass is silent.
+            failures += 1 if isinstance(error, PeerUnreachable) else FAILURES_TO_SILENCE
             if attempt >= len(order) - 1:
                 member.wait(f"a leader: no member that can be dialled answers ({names(order)})")
             else:
@@ -154,6 +155,8 @@ def hear_leader(member: Member, leader: PeerId, reply: rounds_pb2.HeartbeatReply
     member.leader_heard = tuple(peer for peer in reply.heard if peer in known)
     if is_quorum(member.state.members, member.leader_heard):
         member.quorum_s = member.now()
+    if reply.r == member.state.r and member.leader_heard:
+        mind_lag(member, min(1.0, max(0.0, reply.share_done)), member.leader_heard)
     if reply.phase:
         member.wait(f"leader {leader[:8]}: {reply.phase[:MAX_PHASE_CHARS]}")
     for signed in reply.offers[: len(known)]:
@@ -258,6 +261,7 @@ async def pass_along(member: Member, certified: bytes, r: int) -> None:
 
 def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat, pause_s: float = 0.0) -> None:
     """Note a heartbeat; move to a later attempt when a quorum is already there. pause_s: until the next, as it is told."""
+    member.absence.spoke(sender)
     if beat.r > member.state.r:
         member.fall_behind(sender)
     if beat.r != member.state.r:

@@ -50,10 +50,15 @@ def oldest_entry(member: Member) -> int:
     return max(store.oldest_entry(), min(store.snapshots(), default=0))
 
 
+def is_acting(member: Member) -> bool:
+    """Whether this node is a member of its view and hears a quorum of it."""
+    leads = member.leading and is_quorum(member.state.members, member.heard())
+    return member.in_view() and (leads or member.now() - member.quorum_s <= member.silence_s())
+
+
 def head_of(member: Member) -> state_pb2.Head:
     """What this node answers who asks where it stands."""
     state = member.state
-    leads = member.leading and is_quorum(state.members, member.heard())
     return state_pb2.Head(
         r=state.r,
         state_hash=member.hash,
@@ -63,7 +68,7 @@ def head_of(member: Member) -> state_pb2.Head:
         forced=[records.to_signed(bytes.fromhex(fork.signed)) for fork in state.forks],
         tokens=state.tokens,
         incarnation=member.me.incarnation,
-        acting=member.in_view() and (leads or member.now() - member.quorum_s <= member.silence_s()),
+        acting=is_acting(member),
     )
 
 

@@ -12,8 +12,9 @@ from decentra.ledger.chain import entry_digest
 from decentra.ledger.entry import Counted, Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
-from decentra.rounds import accept, ballot, compose, exchange, owner, records
+from decentra.rounds import absence, accept, ballot, compose, exchange, owner, records
 from decentra.rounds.bounds import MAX_LIST, MAX_PHASE_CHARS
+from decentra.rounds.contribute import mind_lag
 from decentra.rounds.flows import names
 from decentra.rounds.offers import Offer
 from decentra.rounds.status import link_says
@@ -148,6 +149,8 @@ async def _compose(member: Member, attempt: int) -> tuple[bytes, list[PeerId]]:
             member.wait(_without(member, heard))
             await member.changed.wait(member.period_s())
             continue
+        absence.ask_after(member, start)
+        mind_lag(member, compose.share_done(member), heard)
         settled = now >= start + member.silence_s()
         parts, ready, complete = compose.closable(member, heard, settled)
         late = settled and now >= compose.deadline_s(member, start, attempt)

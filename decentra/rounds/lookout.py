@@ -56,3 +56,10 @@ async def _look(member: Member, peer: PeerId) -> None:
     elif seen.r == state.r and seen.state_hash != member.hash and state.member(peer) is not None:
         drift.judge(member, await heads.survey(member, (peer,)))
         drift.noticed(member, peer, seen.state_hash)
+    elif seen.r > state.r:
+        member.fall_behind(peer, strangers=_is_forsaken(member))
+
+
+def _is_forsaken(member: Member) -> bool:
+    """Whether no quorum has been heard for long: the whole view that this node knows may have gone, and others come after it."""
+    return not heads.is_acting(member) and member.now() - max(member.quorum_s, member.born_s) > 2 * member.silence_s()

@@ -23,6 +23,7 @@ from decentra.ledger.state import Fork, OuterTensors, Part, State, from_header
 from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.store import Snapshot, Vote
 from decentra.rounds import bounds, drift, meeting, records
+from decentra.rounds.absence import Absence
 from decentra.rounds.ballot import fresh
 from decentra.rounds.carried import Carried
 from decentra.rounds.chase import Chases
@@ -56,6 +57,8 @@ class Member:
         self.book, self.parts = OfferBook(state.sync), PartStore()
         self.own: Offer | None = None
         self.sits_out_sync = ports.store.last_offer_sync(state.lineage)
+        self.came_back = state.r > 0
+        """Whether this state was reached by a restart or by catching up: the others may be far into the due sync."""
         self.takes_over: tuple[Part, ...] = ()
         self.failing: set[PeerId] = set()
         self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments))
@@ -67,6 +70,7 @@ class Member:
         self.behind: PeerId | None = None
         self.catching_up = False
         self.chases = Chases()
+        self.absence = Absence()
         self.outlook = Outlook()
         self.origin = 0
         """Counts how often the replica was replaced otherwise than by an entry: what was begun before is void."""
@@ -136,7 +140,8 @@ class Member:
         for member in self.state.members:
             beat = self.beats.get(member.peer)
             answers = beat is not None and not beat.newcomer and beat.member.incarnation == member.incarnation
-            if (answers and beat is not None and self.is_fresh(beat)) or (member.peer == self.peer and self.in_view()):
+            present = answers and beat is not None and self.is_fresh(beat) and not self.absence.is_gone(member.peer)
+            if present or (member.peer == self.peer and self.in_view()):
                 found.append(member.peer)
         return tuple(found)
 
@@ -312,6 +317,7 @@ class Member:
         self.takes_over, self.failing = (), set()
         self.chases.keep_only(self.state.peers())
         if new_sync:
+            self.came_back = False
             self.book.offers.clear()
             self.parts.clear()
             self.marks = {}
@@ -326,9 +332,9 @@ class Member:
         self.wait(f"sync {self.state.sync}")
         self.changed.notify()
 
-    def fall_behind(self, donor: PeerId) -> None:
-        """Somebody is ahead: catch up from there. Strangers are not believed, for a snapshot is taken on the donor's word."""
-        if self.state.member(donor) is not None and self.chases.believes(donor, self.now()):
+    def fall_behind(self, donor: PeerId, strangers: bool = False) -> None:
+        """Somebody is ahead: catch up from there. Strangers are mostly not believed, for a snapshot is taken on the donor's word."""
+        if (strangers or self.state.member(donor) is not None) and self.chases.believes(donor, self.now()):
             self.behind = donor
             self.changed.notify()
 

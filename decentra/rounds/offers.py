@@ -118,6 +118,23 @@ def heartbeat_period_s(phase_s: float, progress: Iterable[tuple[int, int]]) -> f
     return max((phase_s * (planned - done) / done for done, planned in progress if 0 < done < planned), default=0.0) / HEARTBEATS_A_PHASE
 
 
+def median_share(num_offered: int, progress: Iterable[tuple[int, int]]) -> float:
+    """Share of the due slot that the lower median of some members has done, 0 to 1; 0 where there are none.
+
+    progress: (steps done, steps planned) of those who have not offered.
+    """
+    shares = sorted([*(min(1.0, done / planned) if planned else 0.0 for done, planned in progress), *(1.0 for _ in range(num_offered))])
+    return shares[(len(shares) - 1) // 2] if shares else 0.0
+
+
+def lags_too_far(lag: float, num_members: int) -> bool:
+    """Whether the swarm takes more samples in a second without the one of its members that is `lag`, a share of a slot, behind the others.
+
+    With it there are num_members slots in 1 + lag of a slot's time, else num_members - 1 in one.
+    """
+    return lag * (num_members - 1) > 1.0
+
+
 def half_offered(expected: Collection[PeerId], offered: Collection[PeerId]) -> bool:
     """Whether at least half of the members waited for have offered."""
     return 2 * len(set(offered) & set(expected)) >= len(set(expected))

@@ -67,9 +67,14 @@ def next_view_stands(members: Sequence[Member], heard: Collection[PeerId], newco
 def admissible(
     staying: Sequence[Member], heard: Collection[PeerId], newcomers: Sequence[Member]
 ) -> tuple[Member, ...]:
-    """As many newcomers, in their order, as the next view stands with; a storm at most doubles the view."""
-    for count in range(len(newcomers), 0, -1):
-        chosen = tuple(newcomers[:count])
-        if next_view_stands((*staying, *chosen), heard, {m.peer for m in chosen}):
-            return chosen
+    """As many newcomers as the next view stands with, who come back first, else in their order; a storm at most doubles the view.
+
+    staying: members of the next view, but for former selves of the newcomers, which these replace.
+    """
+    members = {m.peer for m in staying}
+    ordered = sorted(newcomers, key=lambda m: m.peer not in members)
+    for count in range(len(ordered), 0, -1):
+        chosen = {m.peer: m for m in ordered[:count]}
+        if next_view_stands((*(m for m in staying if m.peer not in chosen), *chosen.values()), heard, chosen):
+            return tuple(chosen.values())
     return ()

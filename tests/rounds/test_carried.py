@@ -27,7 +27,9 @@ def test_with_more_fragments_what_was_left_out_goes_into_the_next_offer():
     carried.decided(False)
     assert not carried.fresh
     carried.took(plan(False), result(20))
-    assert (carried.samples, carried.tokens) == (60, 60 * 128)
+    assert (carried.samples, carried.tokens, carried.steps) == (60, 60 * 128, 20)
+    carried.took(plan(False), SlotResult(0, 0, 0, 0, 0.0, 0.0))
+    assert (carried.samples, carried.tokens, carried.steps) == (60, 60 * 128, 20), "a dry lease adds nothing and takes nothing"
     carried.decided(True)
     assert (carried.samples, carried.fresh) == (0, False)
 

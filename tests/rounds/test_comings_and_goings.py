@@ -119,6 +119,35 @@ def test_a_restarted_member_offers_the_same_bytes_again_or_sits_the_sync_out():
         swarm_of(4, story)
 
 
+@pytest.mark.parametrize(("share", "counts"), [(0.2, True), (0.6, False)])
+@pytest.mark.parametrize("away", ["killed", "asleep"])
+def test_who_comes_back_late_in_a_sync_sits_it_out_and_nobody_waits_for_it(share, counts, away):
+    async def story(swarm):
+        for node in swarm.nodes:
+            node.trainer.step_s = 3.0
+        sync, leader = swarm.newest().state.sync, await swarm.when_leader("offers")
+        victim = follower(swarm, leader)
+        swarm.kill(victim) if away == "killed" else swarm.freeze(victim)
+        await swarm.until(lambda: swarm.newest().state.sync > sync, 200.0, step_s=0.01)
+        start, slot_s = swarm.now(), 10 * 3.0
+        await swarm.sleep(share * slot_s)
+        if away == "killed":
+            swarm.boot(victim)
+            await swarm.until(lambda: victim.trainer is not None, step_s=0.01)
+            victim.trainer.step_s = 3.0
+        else:
+            swarm.thaw(victim)
+        await swarm.until(lambda: swarm.newest().state.sync > sync + 1, 200.0, step_s=0.01)
+        assert (victim.name in swarm.counted(sync + 1)) == counts
+        assert (swarm.now() - start > 1.1 * slot_s) == counts
+        for node in swarm.live():
+            node.trainer.step_s = 0.2
+        await swarm.until(lambda: victim.name in swarm.counted(swarm.newest().state.sync - 1), 200.0)
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(4, story)
+
+
 def test_a_member_that_lost_its_files_comes_back_as_a_newcomer_with_a_new_incarnation():
     async def story(swarm):
         node = swarm.nodes[1]

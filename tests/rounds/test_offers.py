@@ -15,6 +15,8 @@ from decentra.rounds.offers import (
     half_offered,
     heartbeat_period_s,
     held_everywhere,
+    lags_too_far,
+    median_share,
     offer_fault,
 )
 
@@ -101,3 +103,19 @@ def test_members_speak_fifty_times_in_what_a_phase_still_takes_and_ever_more_oft
     assert heartbeat_period_s(100.0, [(5, 10), (2, 10)]) == 100.0 * 8 / 2 / 50
     assert heartbeat_period_s(495.0, [(99, 100)]) == 5.0 / 50
     assert heartbeat_period_s(100.0, []) == heartbeat_period_s(100.0, [(0, 10), (10, 10), (0, 0), (12, 10)]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("offered", "progress", "share"),
+    [(0, [], 0.0), (0, [(0, 0)], 0.0), (0, [(3, 10)], 0.3), (1, [], 1.0), (1, [(3, 10)], 0.3), (2, [(3, 10)], 1.0), (0, [(9, 3), (5, 10), (6, 10)], 0.6)],
+)
+def test_the_others_are_as_far_as_their_median(offered: int, progress: list[tuple[int, int]], share: float) -> None:
+    assert median_share(offered, progress) == share
+
+
+def test_who_lags_is_waited_for_as_long_as_that_gives_more_samples_a_second() -> None:
+    assert not lags_too_far(1.0, 2) and not lags_too_far(0.0, 1000) and not lags_too_far(-0.5, 4)
+    for count in range(3, 40):
+        for lag in (0.01 * i for i in range(1, 100)):
+            waits, goes_on = count / (1.0 + lag), count - 1.0
+            assert abs(waits - goes_on) < 1e-9 or lags_too_far(lag, count) == (goes_on > waits)

@@ -116,9 +116,13 @@ def test_a_quorum_of_this_view_that_stays_can_always_go_on(staying: list[str], d
     state = state_of(view(*staying))
     if not is_quorum(state.members, heard):
         return
+    back = [p for p in staying if p not in heard and p not in removed and data.draw(st.booleans())]
+    newcomers = tuple(data.draw(st.permutations([*view("n1", "n2", "n3"), *(Member(p, 2, True, 4) for p in back)])))
     left = next_members(state, True, tuple(heard), removed, (), 1)
-    admitted = admissible(left, heard, view("n1", "n2", "n3"))
-    following = next_members(state, True, tuple(heard), removed, admitted, 1)
+    admitted = admissible(left, heard, newcomers)
+    assert set(back) <= {m.peer for m in admitted}, "who comes back costs nobody a vote, and is admitted first"
+    gone = (*removed, *(m.peer for m in admitted if m.peer in staying))
+    following = next_members(state, True, tuple(heard), gone, admitted, 1)
     assert is_quorum(following, heard), "the heard are no quorum of the next view"
 
 

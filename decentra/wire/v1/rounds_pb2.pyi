@@ -121,7 +121,7 @@ class Heartbeat(_message.Message):
     def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., member: _Optional[_Union[_swarm_pb2.Member, _Mapping]] = ..., newcomer: _Optional[bool] = ..., leaving: _Optional[bool] = ..., held: _Optional[_Iterable[bytes]] = ..., steps_done: _Optional[int] = ..., num_steps: _Optional[int] = ..., offer: _Optional[_Union[_swarm_pb2.Signed, _Mapping]] = ..., sits_out: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("r", "attempt", "heard", "phase", "waiting", "over", "offers", "period_s", "state_hash")
+    __slots__ = ("r", "attempt", "heard", "phase", "waiting", "over", "offers", "period_s", "state_hash", "share_done")
     R_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     HEARD_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,7 @@ class HeartbeatReply(_message.Message):
     OFFERS_FIELD_NUMBER: _ClassVar[int]
     PERIOD_S_FIELD_NUMBER: _ClassVar[int]
     STATE_HASH_FIELD_NUMBER: _ClassVar[int]
+    SHARE_DONE_FIELD_NUMBER: _ClassVar[int]
     r: int
     attempt: int
     heard: _containers.RepeatedScalarFieldContainer[str]
@@ -140,7 +141,8 @@ class HeartbeatReply(_message.Message):
     offers: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Signed]
     period_s: float
     state_hash: bytes
-    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., heard: _Optional[_Iterable[str]] = ..., phase: _Optional[str] = ..., waiting: _Optional[bool] = ..., over: _Optional[bool] = ..., offers: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., period_s: _Optional[float] = ..., state_hash: _Optional[bytes] = ...) -> None: ...
+    share_done: float
+    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., heard: _Optional[_Iterable[str]] = ..., phase: _Optional[str] = ..., waiting: _Optional[bool] = ..., over: _Optional[bool] = ..., offers: _Optional[_Iterable[_Union[_swarm_pb2.Signed, _Mapping]]] = ..., period_s: _Optional[float] = ..., state_hash: _Optional[bytes] = ..., share_done: _Optional[float] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("contribution",)

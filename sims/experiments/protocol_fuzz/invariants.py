@@ -122,7 +122,8 @@ class Watch:
         if node.peer in counting and is_quorum(members, counting):
             if self._chosen.setdefault(r, name) != name:
                 self._fail(node, f"two entries {r} are chosen, the second in ballot {ballot}")
-            self._check_held(r, self._parsed[name], counting)
+            if r not in self.entries:  # else it may be chosen once more, in a ballot of those left behind, and its blobs be pruned
+                self._check_held(r, self._parsed[name], counting)
 
     def composed(self, leader: Node, member: Member, entry: Entry) -> None:
         """A leader has composed an entry: it hears nobody whose incarnation in that view has been gone for longer than a silence."""
