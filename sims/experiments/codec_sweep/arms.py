@@ -49,7 +49,7 @@ ARMS = {
 FULL = RunConfig(
     name="codec_sweep",
     start_members=8,
-    stop_syncs=36,
+    stop_syncs=30,
     eval_samples=256,
     model=ModelConfig(dim=192, num_layers=3, num_heads=6, num_kv_heads=6),
     data=DataConfig(context=64),
