@@ -8,7 +8,7 @@ BIN := .venv/bin
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml decentra/codec/kernels.c $(CONSTRAINTS)
+.venv/.ready: pyproject.toml $(wildcard decentra/codec/*.[ch]) $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit("decentra needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from decentra.codec.base import Codec
-from decentra.codec.cast import Fp32
+from decentra.codec.cast import Bf16, Fp32
+from decentra.codec.fp4 import Fp4
+from decentra.codec.int4 import Int4
 from decentra.codec.int8 import Int8
 from decentra.config import NodeConfig, RunConfig, parse_link
 from decentra.errors import DecentraError, SetupError
@@ -34,7 +36,7 @@ DHT_ADDRESS = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/(?P<host>[^/]+)/tcp/(?P<po
 
 def codecs() -> dict[str, Codec]:
     """Every codec by the name that travels."""
-    return {codec.name: codec for codec in (Fp32(), Int8())}
+    return {codec.name: codec for codec in (Fp32(), Bf16(), Int8(), Int4(), Fp4())}
 
 
 def machine(config: RunConfig, layout: Layout) -> Machine:

@@ -19,6 +19,9 @@ from typing import Any
 
 from decentra.errors import ConfigError
 
+CODECS = ("fp32", "bf16", "int8", "int4", "fp4")
+"""Names of codecs, as they travel; build.py makes one of each."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -73,7 +76,7 @@ class OuterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecConfig:
-    """How pseudo-gradients travel: `up` from contributor to owner, `down` from owner to all. fp32 or int8.
+    """How pseudo-gradients travel: `up` from contributor to owner, `down` from owner to all; one of CODECS.
 
     aggregate: reduce (owners average their parts and encode once more) or gather (contributions themselves go to all).
     feedback: decay of the error-feedback residual, what encoding lost and the next contribution adds; 0 keeps none.
@@ -259,7 +262,7 @@ def _choices(run: RunConfig) -> Rules:
         (run.data.source == "python", f"data.source = {run.data.source!r} is not known; use 'python'"),
     ]
     for key, codec in (("codec.up", run.codec.up), ("codec.down", run.codec.down)):
-        rules.append((codec in ("fp32", "int8"), f"{key} = {codec!r} is not known; use fp32 or int8"))
+        rules.append((codec in CODECS, f"{key} = {codec!r} is not known; use one of {', '.join(CODECS)}"))
     aggregate, feedback = run.codec.aggregate, run.codec.feedback
     rules.append((aggregate in ("reduce", "gather"), f"codec.aggregate = {aggregate!r} is not known; use reduce or gather"))
     rules.append((0.0 <= feedback <= 1.0, f"codec.feedback = {feedback} must lie in [0, 1]"))

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decentra import build
 from decentra.config import (
+    CODECS,
     Config,
     InnerConfig,
     ModelConfig,
@@ -85,11 +87,15 @@ def test_what_cannot_be_read_is_refused_with_its_key(tmp_path: Path, text: str, 
         ("[run.inner]\nbatch_samples = 0", "run.inner.batch_samples = 0 must be at least 1"),
         ("[run]\nstart_members = 0", "run.start_members = 0 must be at least 1"),
         ("[run]\nsnapshot_every = 0", "run.snapshot_every = 0 must be at least 1"),
-        ("[run.codec]\nup = 'int3'", "run.codec.up = 'int3' is not known; use fp32 or int8"),
+        ("[run.codec]\nup = 'int3'", "run.codec.up = 'int3' is not known; use one of fp32, bf16, int8"),
     ],
 )
 def test_settings_that_cannot_train_are_refused_with_their_rule(tmp_path: Path, text: str, reason: str) -> None:
     assert reason in refused(tmp_path, text)
+
+
+def test_every_codec_that_is_built_can_be_named_and_no_other() -> None:
+    assert set(CODECS) == set(build.codecs())
 
 
 def test_a_file_that_is_not_there_or_not_text_is_a_config_error(tmp_path: Path) -> None:

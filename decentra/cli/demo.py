@@ -11,7 +11,7 @@ from typing import Any
 
 from decentra.cli.interrupt import run
 from decentra.cli.options import read
-from decentra.config import parse_link
+from decentra.config import CODECS, parse_link
 from decentra.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ class Options:
     kill: str = "leader,reducer"
     """Who is killed in mid-round, one after the other; '' for nobody. A peer is spared where those left would be no quorum."""
     codec: str = "int8"
-    """How pseudo-gradients travel: int8 or fp32."""
+    """How pseudo-gradients travel: fp32, bf16, int8, int4 or fp4."""
     out: Path = Path("out/demo")
     """Where the report goes; a former demo's is emptied first."""
     cache: Path = Path(".data")
@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> int:
     if options.peers < 2 or options.rounds < 3 or options.time_limit_s <= 0:
         given = f"--peers {options.peers} --rounds {options.rounds} --time-limit-s {options.time_limit_s:g}"
         raise ConfigError(f"{given}: a demo needs at least 2 peers, 3 rounds and some time")
-    if options.codec not in ("int8", "fp32"):
-        raise ConfigError(f"--codec {options.codec!r} is not known; use int8 or fp32")
+    if options.codec not in CODECS:
+        raise ConfigError(f"--codec {options.codec!r} is not known; use one of {', '.join(CODECS)}")
     parse_link(options.link)
     from rich.console import Console
     from rich.live import Live

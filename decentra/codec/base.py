@@ -32,11 +32,14 @@ class Codec(Protocol):
     """Encoded bytes of one chunk."""
 
     def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
-        """chunks: (n, 4096) fp32, CPU; out: (n, chunk_bytes) uint8, filled. Raises NotFiniteError."""
+        """chunks: (n, 4096) fp32; out: (n, chunk_bytes) uint8, filled; both on one device. Raises NotFiniteError."""
         ...
 
     def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
-        """packed: (n, chunk_bytes) uint8; out: (n, 4096) fp32, filled: multiply only, no division."""
+        """packed: (n, chunk_bytes) uint8, any bytes; out: (n, 4096) fp32, filled: multiply only, no division.
+
+        The bits are the same on every machine; what an encoder wrote decodes to finite values.
+        """
         ...
 
     def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
@@ -71,8 +74,20 @@ def add_decoded(codec: Codec, packed: torch.Tensor, factor: float, total: torch.
         total.mul_(factor)
 
 
+def multiply_scales(values: torch.Tensor, scale: torch.Tensor, out: torch.Tensor) -> None:
+    """values: (n, groups, elements) fp32; scale: (n, groups) fp32 -> out: (n, 4096) fp32.
+
+    A group whose scale is not finite becomes the NaN 0x7fc00000: which NaN a product makes depends on the machine.
+    """
+    groups = out.view(values.shape)
+    torch.mul(values, scale.unsqueeze(2), out=groups)
+    groups.masked_fill_(~torch.isfinite(scale).unsqueeze(2), float("nan"))
+
+
 def packed_rows(data: bytes | memoryview, codec: Codec) -> torch.Tensor:
     """Encoded chunks -> a view of them as (n, chunk_bytes) uint8, to be read only."""
+    if not len(data):
+        return torch.empty(0, codec.chunk_bytes, dtype=torch.uint8)
     return torch.frombuffer(data, dtype=torch.uint8).view(-1, codec.chunk_bytes)
 
 

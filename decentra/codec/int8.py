@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from decentra.codec import kernels
-from decentra.codec.base import NotFiniteError, decode_then_add, refuse_not_finite
+from decentra.codec.base import decode_then_add, multiply_scales, refuse_not_finite
 from decentra.types import CHUNK_ELEMENTS
 
 GROUP_ELEMENTS = 256
@@ -25,13 +25,12 @@ class Int8:
     chunk_bytes = SCALE_BYTES + CHUNK_ELEMENTS
 
     def __init__(self, compiled: bool = True) -> None:
-        self._compiled = compiled and kernels.available()
+        self._kernels = kernels.of(self.name) if compiled else None
 
     def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
         """See codec.base. Division is the correctly rounded IEEE one, so bytes agree between machines."""
-        if self._compiled and kernels.fit(chunks, out):
-            if (bad := kernels.int8_encode(chunks, out)) >= 0:
-                raise NotFiniteError(bad)
+        if self._kernels and kernels.fit(chunks, out):
+            self._kernels.encode(chunks, out)
             return
         refuse_not_finite(chunks)
         groups = chunks.reshape(-1, NUM_GROUPS, GROUP_ELEMENTS)
@@ -44,16 +43,16 @@ class Int8:
 
     def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         """See codec.base."""
-        if self._compiled and kernels.fit(packed, out):
-            kernels.int8_decode(packed, out)
+        if self._kernels and kernels.fit(packed, out):
+            self._kernels.decode(packed, out)
             return
         scale = packed[:, :SCALE_BYTES].contiguous().view(torch.float32)
         q = packed[:, SCALE_BYTES:].contiguous().view(torch.int8).view(-1, NUM_GROUPS, GROUP_ELEMENTS)
-        torch.mul(q.to(torch.float32), scale.unsqueeze(2), out=out.view(-1, NUM_GROUPS, GROUP_ELEMENTS))
+        multiply_scales(q.to(torch.float32), scale, out)
 
     def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
         """See codec.base."""
-        if self._compiled and kernels.fit(packed, total):
-            kernels.int8_add(packed, factor, total)
+        if self._kernels and kernels.fit(packed, total):
+            self._kernels.add(packed, factor, total)
             return
         decode_then_add(self, packed, factor, total, scratch)

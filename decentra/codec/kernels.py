@@ -7,48 +7,63 @@ import importlib.util
 
 import torch
 
+from decentra.codec.base import NotFiniteError
 
-def _load() -> ctypes.CDLL | None:
+CODECS = ("fp32", "bf16", "int8", "int4", "fp4")
+"""Codecs with kernels: the C files hold the three functions of each, see kernels.h."""
+
+
+class Kernels:
+    """encode, decode and add of one codec in C, which give the interpreter lock away while they run. See codec.base.
+
+    They may be given only tensors that `fit`.
+    """
+
+    def __init__(self, library: ctypes.CDLL, name: str) -> None:
+        pointer, count = ctypes.c_void_p, ctypes.c_int64
+        self._encode, self._decode, self._add = (library[f"decentra_{name}_{verb}"] for verb in ("encode", "decode", "add"))
+        self._encode.argtypes, self._encode.restype = (pointer, pointer, count), count
+        self._decode.argtypes, self._decode.restype = (pointer, pointer, count), None
+        self._add.argtypes, self._add.restype = (pointer, ctypes.c_float, pointer, count), None
+
+    def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
+        """chunks: (n, 4096) fp32; out: (n, chunk_bytes) uint8. Raises NotFiniteError."""
+        if (bad := self._encode(chunks.data_ptr(), out.data_ptr(), len(chunks))) >= 0:
+            raise NotFiniteError(bad)
+
+    def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
+        """packed: (n, chunk_bytes) uint8; out: (n, 4096) fp32."""
+        self._decode(packed.data_ptr(), out.data_ptr(), len(packed))
+
+    def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor) -> None:
+        """packed: (n, chunk_bytes) uint8; factor: fp32; total: (n, 4096) fp32, added to."""
+        self._add(packed.data_ptr(), factor, total.data_ptr(), len(packed))
+
+
+def _load() -> dict[str, Kernels]:
     found = importlib.util.find_spec("decentra.codec._kernels")
     if found is None or found.origin is None:
-        return None
-    pointer, count = ctypes.c_void_p, ctypes.c_int64
+        return {}
     try:
-        library = ctypes.CDLL(found.origin)  # gives the interpreter lock away while a kernel runs
-        library.decentra_int8_encode.argtypes, library.decentra_int8_encode.restype = (pointer, pointer, count), count
-        library.decentra_int8_decode.argtypes, library.decentra_int8_decode.restype = (pointer, pointer, count), None
-        library.decentra_int8_add.argtypes, library.decentra_int8_add.restype = (pointer, ctypes.c_float, pointer, count), None
+        library = ctypes.CDLL(found.origin)
+        return {name: Kernels(library, name) for name in CODECS}
     except (OSError, AttributeError):  # not for this machine, or built from older sources
-        return None
-    return library
+        return {}
 
 
-_LIBRARY = _load()
+_LOADED = _load()
 
 
 def available() -> bool:
     """Whether kernels were built here."""
-    return _LIBRARY is not None
+    return bool(_LOADED)
+
+
+def of(name: str) -> Kernels | None:
+    """The kernels of a codec, None where they were not built."""
+    return _LOADED.get(name)
 
 
 def fit(*tensors: torch.Tensor) -> bool:
     """Whether kernels may take these: whole, contiguous, in this machine's memory."""
     return all(t.is_contiguous() and t.device.type == "cpu" for t in tensors)
-
-
-def int8_encode(chunks: torch.Tensor, out: torch.Tensor) -> int:
-    """chunks: (n, 4096) fp32; out: (n, 4160) uint8. Returns -1, or the first chunk that is not finite. Both must `fit`."""
-    assert _LIBRARY is not None
-    return int(_LIBRARY.decentra_int8_encode(chunks.data_ptr(), out.data_ptr(), len(chunks)))
-
-
-def int8_decode(packed: torch.Tensor, out: torch.Tensor) -> None:
-    """packed: (n, 4160) uint8; out: (n, 4096) fp32. Both must `fit`."""
-    assert _LIBRARY is not None
-    _LIBRARY.decentra_int8_decode(packed.data_ptr(), out.data_ptr(), len(packed))
-
-
-def int8_add(packed: torch.Tensor, factor: float, total: torch.Tensor) -> None:
-    """packed: (n, 4160) uint8; factor: fp32; total: (n, 4096) fp32, added to. Both must `fit`."""
-    assert _LIBRARY is not None
-    _LIBRARY.decentra_int8_add(packed.data_ptr(), factor, total.data_ptr(), len(packed))

@@ -19,7 +19,7 @@ from decentra.types import CHUNK_ELEMENTS, Digest
 
 _CHUNKS = 3
 
-GOLDEN = bytes.fromhex("e0dea07034eab03b889f00533ef996ed1723ded48a691990ca171e65ef07da69")
+GOLDEN = bytes.fromhex("29d88255adedf992351d34af8983ee4dfa4c7623c1fbda6e341ebbbc796bfd8f")
 """What golden_digest must give with every codec of this version."""
 
 

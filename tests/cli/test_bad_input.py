@@ -119,7 +119,7 @@ def test_an_unknown_command_is_named_beside_the_known_ones(fails: Fails) -> None
         (["replay", "."], [". holds no run"]),
         (["sim", "none.toml"], ["none.toml", "No such file"]),
         (["demo", "--peers", "1"], ["--peers 1", "at least 2 peers"]),
-        (["demo", "--codec", "int3"], ["--codec 'int3'", "int8 or fp32"]),
+        (["demo", "--codec", "int3"], ["--codec 'int3'", "use one of fp32, bf16, int8"]),
         (["demo", "--kill", "leader,cat"], ["--kill 'leader,cat'", "'cat'", "leader and reducer"]),
         (["demo", "--link", "fast"], ["'fast'", "100mbit,50ms"]),
         (["demo", "--out", "."], ["--out .", "no demo's"]),

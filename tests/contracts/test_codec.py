@@ -9,15 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentra import build
-from decentra.codec.base import Codec, NotFiniteError, encode
-from decentra.codec.int8 import Int8
+from decentra.codec.base import Codec, NotFiniteError, encode, packed_rows
+from decentra.ledger.apply import packed_tensor
+from decentra.outer.layout import Layout
 from decentra.types import CHUNK_ELEMENTS
 
-CODECS = {**build.codecs(), "int8 in torch": Int8(compiled=False)}
+CODECS = dict(build.codecs())
+CODECS.update({f"{name} in torch": type(codec)(compiled=False) for name, codec in build.codecs().items()})
 TINY = float(np.finfo(np.float32).smallest_subnormal)
 HUGE = float(np.finfo(np.float32).max)
 
-chunk_kinds = st.lists(st.sampled_from(["zero", "denormal", "equal", "huge", "normal", "mixed", "negative zero"]), min_size=1, max_size=4)
+KINDS = ["zero", "denormal", "equal", "huge", "normal", "mixed", "negative zero"]
+
+chunk_kinds = st.lists(st.sampled_from(KINDS), min_size=1, max_size=4)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -156,3 +160,34 @@ def test_a_part_of_a_larger_buffer_is_filled_in_place(codec: Codec) -> None:
     out = torch.zeros(5, CHUNK_ELEMENTS)
     codec.decode(packed[1:4], out[1:4])
     assert torch.equal(out[1:4], decoded(codec, packed[1:4])) and not out[0].any() and not out[4].any()
+
+
+@pytest.mark.parametrize("elements", [0, 1, 4095, 4096, 4097, 2**31 + 1])
+def test_the_size_of_a_payload_follows_from_the_number_of_elements(codec: Codec, elements: int) -> None:
+    chunks = Layout.of([("w", (elements,))]).num_chunks
+    assert chunks == (elements + 4095) // 4096
+    for claimed in (chunks * codec.chunk_bytes - 1, chunks * codec.chunk_bytes + 1, 2**40):
+        if claimed >= 0:
+            with pytest.raises(ValueError, match=f"{claimed} bytes are not {chunks} chunks of {codec.name}"):
+                packed_tensor(Claims(claimed), codec, chunks)
+
+
+class Claims(bytes):
+    """Bytes that say they are many; who would read or copy them finds none."""
+
+    def __new__(cls, claimed: int) -> Claims:
+        made = super().__new__(cls)
+        made.claimed = claimed
+        return made
+
+    def __len__(self) -> int:
+        return self.claimed
+
+
+def test_a_payload_that_is_cut_or_too_long_is_refused(codec: Codec) -> None:
+    data = encode(codec, chunks_of(["normal"] * 2, 0)).numpy().tobytes()
+    assert torch.equal(packed_tensor(data, codec, 2), packed_rows(data, codec))
+    for wrong in (b"", data[:-1], data + b"\0", data[: codec.chunk_bytes], data + data):
+        with pytest.raises(ValueError, match=f"{len(wrong)} bytes are not 2 chunks of {codec.name}"):
+            packed_tensor(wrong, codec, 2)
+    assert packed_tensor(b"", codec, 0).shape == (0, codec.chunk_bytes)
