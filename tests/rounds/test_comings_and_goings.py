@@ -7,6 +7,7 @@ from stories import follower, swarm_of
 
 from decentra.ledger import intervals
 from decentra.rounds import exchange
+from sims.experiments.protocol_fuzz.swarm import Swarm, play
 
 LIMIT_S = 400.0
 
@@ -197,6 +198,41 @@ def test_a_newcomer_whose_whole_view_has_gone_catches_up_from_those_that_came_af
         await swarm.finish(LIMIT_S)
 
     swarm_of(2, story, stop_syncs=40)
+
+
+def test_a_member_whose_whole_view_has_gone_follows_those_that_came_after():
+    async def story(swarm):
+        oldest, sleeper = swarm.nodes
+        swarm.freeze(sleeper)
+        known = set(sleeper.member.state.peers())
+        await swarm.until(lambda: sleeper.peer not in swarm.newest().state.peers(), 200.0)
+        for later in (swarm.new_node(), swarm.new_node()):
+            swarm.boot(later)
+            await swarm.until(lambda later=later: later.member is not None and later.member.in_view())
+        swarm.leave(oldest, switch_off=True)
+        await swarm.until(lambda: not oldest.up)
+        assert not known & set(swarm.watch.newest().peers())
+        swarm.thaw(sleeper)
+        await swarm.until(lambda: sleeper.member.state.r >= 10 and sleeper.member.in_view(), 120.0)
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(2, story, stop_syncs=60)
+
+
+def test_with_several_fragments_a_lease_that_is_all_carried_is_offered_without_another_step():
+    async def story(swarm):
+        await swarm.start(3)
+        cut_off = swarm.nodes[2]
+        await swarm.until(lambda: cut_off.trainer.progress()[0] > 5, step_s=0.01)
+        swarm.isolate(cut_off)
+        await swarm.until(lambda: swarm.newest().state.sync == 1, 100.0)
+        swarm.heal()
+        await swarm.until(lambda: any(cut_off.name in swarm.counted(sync) for sync in range(swarm.newest().state.sync)), 60.0)
+        first = next(c for e in map(swarm.entry_of, range(swarm.newest().state.sync)) for c in e.counted if c.sender == cut_off.peer)
+        assert (intervals.total(first.claim), first.num_steps, first.base_sync) == (40, 10, -1)
+        await swarm.finish(LIMIT_S)
+
+    play(Swarm(seed=7, start_members=3, stop_syncs=8, fragments=2), story)
 
 
 # -- small swarms -------------------------------------------------------------------------------------------------------

@@ -78,6 +78,24 @@ def test_a_contributor_that_goes_silent_before_its_parts_are_pulled_is_not_waite
     swarm_of(4, story)
 
 
+def test_who_is_killed_at_the_end_of_a_slot_is_missing_at_once():
+    async def story(swarm):
+        for node in swarm.nodes:
+            node.trainer.step_s = 3.0
+        sync, leader = swarm.newest().state.sync, await swarm.when_leader("offers")
+        victim = follower(swarm, leader)
+        await swarm.until(lambda: victim.trainer.progress()[0] == 9, 100.0, step_s=0.01)
+        await swarm.sleep(2.9)
+        swarm.kill(victim)
+        start = swarm.now()
+        await swarm.until(lambda: swarm.newest().state.sync > sync, 100.0)
+        assert victim.name not in swarm.counted(sync)
+        assert swarm.now() - start < 0.75 * leader.member.silence_s(), "it waited for a silence though nobody answers there any more"
+        await swarm.finish(2000.0)
+
+    swarm_of(4, story)
+
+
 # -- owners -------------------------------------------------------------------------------------------------------------
 
 
