@@ -16,6 +16,7 @@ from decentra.codec.cast import Bf16, Fp32
 from decentra.codec.fp4 import Fp4
 from decentra.codec.int4 import Int4
 from decentra.codec.int8 import Int8
+from decentra.codec.topk import TopK
 from decentra.config import NodeConfig, RunConfig, parse_link
 from decentra.errors import DecentraError, SetupError
 from decentra.ledger.apply import Machine
@@ -36,7 +37,7 @@ DHT_ADDRESS = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/(?P<host>[^/]+)/tcp/(?P<po
 
 def codecs() -> dict[str, Codec]:
     """Every codec by the name that travels."""
-    return {codec.name: codec for codec in (Fp32(), Bf16(), Int8(), Int4(), Fp4())}
+    return {codec.name: codec for codec in (Fp32(), Bf16(), Int8(), Int4(), Fp4(), TopK())}
 
 
 def machine(config: RunConfig, layout: Layout) -> Machine:

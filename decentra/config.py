@@ -19,8 +19,11 @@ from typing import Any
 
 from decentra.errors import ConfigError
 
-CODECS = ("fp32", "bf16", "int8", "int4", "fp4")
+CODECS = ("fp32", "bf16", "int8", "int4", "fp4", "topk")
 """Names of codecs, as they travel; build.py makes one of each."""
+
+SPARSE_CODECS = ("topk",)
+"""Those that send few elements: for contributions alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,8 @@ class OuterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecConfig:
-    """How pseudo-gradients travel: `up` from contributor to owner, `down` from owner to all; one of CODECS.
+    """How pseudo-gradients travel: `up` from contributor to owner, `down` from owner to all; one of CODECS, `down` not of
+    SPARSE_CODECS, which want feedback near 0.95.
 
     aggregate: reduce (owners average their parts and encode once more) or gather (contributions themselves go to all).
     feedback: decay of the error-feedback residual, what encoding lost and the next contribution adds; 0 keeps none.
@@ -263,6 +267,8 @@ def _choices(run: RunConfig) -> Rules:
     ]
     for key, codec in (("codec.up", run.codec.up), ("codec.down", run.codec.down)):
         rules.append((codec in CODECS, f"{key} = {codec!r} is not known; use one of {', '.join(CODECS)}"))
+    # An average has no residual that would bring back later what is left out.
+    rules.append((run.codec.down not in SPARSE_CODECS, f"codec.down = {run.codec.down!r} would drop most of every average; use int8"))
     aggregate, feedback = run.codec.aggregate, run.codec.feedback
     rules.append((aggregate in ("reduce", "gather"), f"codec.aggregate = {aggregate!r} is not known; use reduce or gather"))
     rules.append((0.0 <= feedback <= 1.0, f"codec.feedback = {feedback} must lie in [0, 1]"))

@@ -88,6 +88,7 @@ def test_what_cannot_be_read_is_refused_with_its_key(tmp_path: Path, text: str, 
         ("[run]\nstart_members = 0", "run.start_members = 0 must be at least 1"),
         ("[run]\nsnapshot_every = 0", "run.snapshot_every = 0 must be at least 1"),
         ("[run.codec]\nup = 'int3'", "run.codec.up = 'int3' is not known; use one of fp32, bf16, int8"),
+        ("[run.codec]\ndown = 'topk'", "run.codec.down = 'topk' would drop most of every average; use int8"),
     ],
 )
 def test_settings_that_cannot_train_are_refused_with_their_rule(tmp_path: Path, text: str, reason: str) -> None:

@@ -31,7 +31,7 @@ class Options:
     kill: str = "leader,reducer"
     """Who is killed in mid-round, one after the other; '' for nobody. A peer is spared where those left would be no quorum."""
     codec: str = "int8"
-    """How pseudo-gradients travel: fp32, bf16, int8, int4 or fp4."""
+    """How pseudo-gradients travel: fp32, bf16, int8, int4 or fp4; topk, which is gathered, with error feedback."""
     out: Path = Path("out/demo")
     """Where the report goes; a former demo's is emptied first."""
     cache: Path = Path(".data")

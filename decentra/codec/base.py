@@ -45,6 +45,8 @@ class Codec(Protocol):
     def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
         """total, (n, 4096) fp32, becomes total + factor * what `packed` decodes to: multiplied, rounded, then added.
 
+        Elements that a sparse codec did not send stay as they are, even -0.0.
+
         factor: an fp32 value. scratch: a tensor like `total`, spent.
         """
         ...

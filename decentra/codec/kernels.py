@@ -9,7 +9,7 @@ import torch
 
 from decentra.codec.base import NotFiniteError
 
-CODECS = ("fp32", "bf16", "int8", "int4", "fp4")
+CODECS = ("fp32", "bf16", "int8", "int4", "fp4", "topk")
 """Codecs with kernels: the C files hold the three functions of each, see kernels.h."""
 
 

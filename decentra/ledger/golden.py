@@ -19,7 +19,7 @@ from decentra.types import CHUNK_ELEMENTS, Digest
 
 _CHUNKS = 3
 
-GOLDEN = bytes.fromhex("29d88255adedf992351d34af8983ee4dfa4c7623c1fbda6e341ebbbc796bfd8f")
+GOLDEN = bytes.fromhex("474a119a7f985dd0ad8221923e22d60da69c520248442d5b072844a9d7dfb94a")
 """What golden_digest must give with every codec of this version."""
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from decentra.codec.base import Codec
 from decentra.ledger.chain import entry_digest
 from decentra.ledger.entry import Entry
-from decentra.ledger.store import Vote
+from decentra.ledger.store import Store, Vote
 from decentra.rounds import ballot, exchange, records
 from decentra.rounds.owner import owned
+from decentra.rounds.reduction import is_finite
 from decentra.rounds.validate import entry_fault
 from decentra.types import Digest, PeerId
 from decentra.wire.v1 import rounds_pb2
@@ -83,11 +85,12 @@ async def consider(member: Member, sender: PeerId, message: rounds_pb2.Proposal)
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason=fault)
     member.mark("closed")
     member.mark("proposed")
-    if member.run.machine.gather:
-        for counted in entry.counted:
-            await keep_gathered(member, counted.root)
+    gathered = [await keep_gathered(member, counted.root) for counted in entry.counted] if member.run.machine.gather else []
     view = set(member.state.peers())
     await member.fetcher.blobs_of(entry, (sender, *(holder for holder in message.holders if holder in view)))
+    if member.run.machine.gather and (fault := await _gathered_fault(member, entry, gathered)):
+        member.ports.note(f"entry {message.r} of {sender[:8]} refused: {fault}")
+        return rounds_pb2.Accept(highest=_promised(member, message.r), reason=fault)
     vote = await _cast(member, stands_on, lambda vote: ballot.accept(vote, message.ballot, message.entry))
     if vote is None:
         return rounds_pb2.Accept(highest=_promised(member, message.r), reason="promised or applied something else")
@@ -98,6 +101,21 @@ async def keep_gathered(member: Member, root: Digest) -> Digest | None:
     """Keep a contribution that is held whole as a blob of the due entry; its digest, None where it is not held."""
     data = member.parts.whole(root)
     return None if data is None else await member.ports.run_blocking(member.ports.store.put_blob, data, member.state.r)
+
+
+async def _gathered_fault(member: Member, entry: Entry, known: Sequence[Digest | None]) -> str:
+    """Whose contribution an entry counts that decodes to NaN or infinity; "" where all are finite, as the `known` blobs are."""
+    for total in entry.sums:
+        codec = member.run.machine.codecs[total.codec]
+        for counted, term in zip(entry.counted, total.terms, strict=True):
+            finite = term.blob in known or await member.ports.run_blocking(_is_finite_blob, member.ports.store, term.blob, codec)
+            if not finite:
+                return f"it counts the contribution of {counted.sender[:8]}, which holds NaN or infinity"
+    return ""
+
+
+def _is_finite_blob(store: Store, name: Digest, codec: Codec) -> bool:
+    return is_finite(store.blob(name), codec)
 
 
 def judged(member: Member, entry: bytes) -> tuple[Entry | None, str]:

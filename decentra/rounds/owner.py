@@ -16,7 +16,7 @@ from decentra.rounds import exchange, records
 from decentra.rounds.download import pull_blocks
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution, parts_to_hold
-from decentra.rounds.reduction import Blocks, not_finite, reduce
+from decentra.rounds.reduction import Blocks, is_finite, not_finite, reduce
 from decentra.rounds.validate import close_fault
 from decentra.types import BLOCK_CHUNKS, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
@@ -96,7 +96,8 @@ async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, r
     )
     start, size = member.now(), 0
     blocks = num_blocks(offer.num_chunks)
-    chunk_bytes = member.run.machine.codecs[offer.codec].chunk_bytes
+    codec = member.run.machine.codecs[offer.codec]
+    chunk_bytes = codec.chunk_bytes
     block_bytes, to_come = BLOCK_CHUNKS * chunk_bytes, min(len(wanted) * BLOCK_CHUNKS, offer.num_chunks) * chunk_bytes
     idle_s = member.fetcher.idle_s(block_bytes)
     stream = pull_blocks(member.ports.transport, source, request, blocks, offer.blocks_digest, False, idle_s, block_bytes=block_bytes)
@@ -108,6 +109,9 @@ async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, r
                 rows = block_slice(number, 1, offer.num_chunks)
                 if len(data) != (rows.stop - rows.start) * chunk_bytes:
                     raise PeerFault(source, f"block {number} of a contribution has {len(data)} bytes")
+                if member.run.machine.gather and not is_finite(data, codec):
+                    _refuse(member, [offer])  # an owner finds it when it reduces; here nobody would before all apply it
+                    return
                 member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
                 size += len(data)
                 flow.moved(len(data), member.now())
@@ -160,10 +164,15 @@ async def _reduce_part(member: Member, r: int, part: Part, chosen: list[Offer]) 
 
 
 async def _refuse_not_finite(member: Member, parts: Mapping[PeerId, Blocks], chosen: list[Offer]) -> str:
-    """Hold no longer what decodes to NaN or infinity, so that no later close counts it; says whose it is."""
     up = member.run.machine.codecs[member.run.machine.up]
     guilty = await member.ports.run_blocking(not_finite, parts, up)
-    member.parts.refused.update(offer.root for offer in chosen if offer.sender in guilty)
-    reason = f"the contribution of {', '.join(p[:8] for p in guilty) or 'nobody alone'} holds NaN or infinity"
+    return _refuse(member, [offer for offer in chosen if offer.sender in guilty])
+
+
+def _refuse(member: Member, guilty: list[Offer]) -> str:
+    """Hold no longer what decodes to NaN or infinity, so that no later close counts it; says whose it is."""
+    member.parts.refused.update(offer.root for offer in guilty)
+    names = ", ".join(offer.sender[:8] for offer in guilty)
+    reason = f"the contribution of {names or 'nobody alone'} holds NaN or infinity"
     member.ports.note(f"sync {member.state.sync}: {reason}")
     return reason

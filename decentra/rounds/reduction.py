@@ -8,7 +8,7 @@ import torch
 
 from decentra.codec.base import Codec, NotFiniteError, add_decoded, packed_rows
 from decentra.outer.average import coefficient, coefficient_bits
-from decentra.types import CHUNK_ELEMENTS, PeerId
+from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS, PeerId
 
 Blocks = Sequence[bytes | memoryview]
 """Encoded chunks of a part, block after block; every sender's are cut at the same places."""
@@ -41,11 +41,16 @@ def reduce(parts: Mapping[PeerId, Blocks], weights: Mapping[PeerId, int], up: Co
 
 def not_finite(parts: Mapping[PeerId, Blocks], up: Codec) -> list[PeerId]:
     """Senders whose part, encoded by `up`, decodes to NaN or infinity."""
-    return [sender for sender in sorted(parts) if not all(_is_finite(block, up) for block in parts[sender])]
+    return [sender for sender in sorted(parts) if not all(is_finite(block, up) for block in parts[sender])]
 
 
-def _is_finite(block: bytes | memoryview, up: Codec) -> bool:
-    packed = packed_rows(block, up)
-    decoded = torch.empty(len(packed), CHUNK_ELEMENTS)
-    up.decode(packed, decoded)
-    return bool(torch.isfinite(decoded).all())
+def is_finite(data: bytes | memoryview, codec: Codec) -> bool:
+    """Whether encoded chunks decode to finite values alone; what no encoder writes may decode to NaN."""
+    packed = packed_rows(data, codec)
+    decoded = torch.empty(min(len(packed), BLOCK_CHUNKS), CHUNK_ELEMENTS)
+    for first in range(0, len(packed), BLOCK_CHUNKS):
+        rows = packed[first : first + BLOCK_CHUNKS]
+        codec.decode(rows, decoded[: len(rows)])
+        if not bool(torch.isfinite(decoded[: len(rows)]).all()):
+            return False
+    return True

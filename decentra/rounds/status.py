@@ -43,7 +43,8 @@ def waiting_sentence(member: Member, moving_for_s: float = 0.0) -> str:
 def link_says(member: Member) -> str:
     """What the due sync moves to each member, and how fast this node's link is: how long what others do may take."""
     machine = member.run.machine
-    size = machine.fragments[member.state.sync % len(machine.fragments)].num_chunks * machine.codecs[machine.down].chunk_bytes
+    codec = machine.codecs[machine.up if machine.gather else machine.down]
+    size = machine.due(member.state.sync).num_chunks * codec.chunk_bytes
     return f"up to {size / 1e6:.2f} MB each, {member.fetcher.rate_bytes_per_s / 1e6:.2f} MB/s here"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from decentra import build
-from decentra.config import CodecConfig, InnerConfig, OuterConfig, RunConfig, check_run, config_hash, parse_link
+from decentra.config import SPARSE_CODECS, CodecConfig, InnerConfig, OuterConfig, RunConfig, check_run, config_hash, parse_link
 from decentra.data.shards import unigram_entropy
 from decentra.data.tokenizer import Tokenizer
 from decentra.errors import ConfigError, SetupError
@@ -49,6 +49,7 @@ class Settings:
 
 def demo_run(settings: Settings) -> RunConfig:
     """The run of the demo: a Llama of 2.7 million parameters, H = 25."""
+    outer, codec = _outer_part(settings.codec)
     run = RunConfig(
         name="demo",
         seed=settings.seed,
@@ -56,13 +57,22 @@ def demo_run(settings: Settings) -> RunConfig:
         stop_syncs=settings.rounds,
         model=preset("demo"),
         inner=InnerConfig(lr=3e-3, warmup_tokens=50_000, batch_samples=4),
-        outer=OuterConfig(inner_steps=25, lr=0.7, momentum=0.9),
-        codec=CodecConfig(up=settings.codec, down=settings.codec),
+        outer=outer,
+        codec=codec,
     )
     check_run(run, "decentra demo")
     parse_link(settings.link)
     roles_of(settings.kill)
     return run
+
+
+def _outer_part(codec: str) -> tuple[OuterConfig, CodecConfig]:
+    """A dense codec travels both ways; what is sparse is gathered, with error feedback in place of the outer momentum
+    (SparseLoCo, arXiv 2508.15706).
+    """
+    if codec in SPARSE_CODECS:
+        return OuterConfig(inner_steps=25, lr=1.0, momentum=0.0), CodecConfig(up=codec, aggregate="gather", feedback=0.95)
+    return OuterConfig(inner_steps=25, lr=0.7, momentum=0.9), CodecConfig(up=codec, down=codec)
 
 
 def roles_of(kill: str) -> list[str]:

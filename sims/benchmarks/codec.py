@@ -5,7 +5,8 @@
 Each thread takes a run of whole chunks; kernels give the interpreter lock away. All buffers are there and touched before, and
 are used again. Before every measurement the same threads copy fp32 from one of these buffers to another, by memmove and by
 torch; the faster of both is the limit. A share is the bytes that must be moved (read and written once), over the time, of the
-bytes that the copy moves over its time: medians over the rounds, with the least and the largest. add is decode-and-add.
+bytes that the copy moves over its time: medians over the rounds, with the least and the largest. add is decode-and-add; of topk it
+moves the cache lines that 64 elements of a chunk lie in.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ Work = Callable[[Rows], object]
 
 FACTOR = 0.25
 
+LINES_TOUCHED = 1 - (1 - 1 / 256) ** 64
+"""Share of a chunk's 256 cache lines (64 bytes) that its 64 largest elements lie in, wherever they are equally likely."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -42,6 +46,7 @@ class Row:
 
     codec: str
     verb: str
+    packed_bytes: int
     moved_bytes: int
     seconds: Sequence[float]
     shares: Sequence[float]
@@ -90,7 +95,7 @@ class Bench:
         return {
             "encode": (fp32_bytes + packed.numel(), lambda rows: codec.encode(self.values[rows], packed[rows])),
             "decode": (packed.numel() + fp32_bytes, lambda rows: codec.decode(packed[rows], self.decoded[rows])),
-            "add": (packed.numel() + 2 * fp32_bytes, add),
+            "add": (packed.numel() + round(2 * fp32_bytes * (LINES_TOUCHED if codec.name == "topk" else 1)), add),
         }
 
 
@@ -98,17 +103,17 @@ def measure(codecs: Sequence[Codec], num_chunks: int, num_threads: int, num_roun
     """Every verb of every codec, and the rates of the copies. The first round is warm-up."""
     bench = Bench(num_chunks, num_threads, codecs)
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    sizes: dict[tuple[str, str], int] = {}
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
     copies: list[float] = []
     for number in range(num_rounds + 1):
         for codec in codecs:
             for verb, (moved_bytes, work) in bench.verbs(codec).items():
                 copies.append(bench.copy_bytes_per_s())
                 took_s = bench.seconds(work)
-                sizes[codec.name, verb] = moved_bytes
+                sizes[codec.name, verb] = bench.packed(codec).numel(), moved_bytes
                 if number:
                     found.setdefault((codec.name, verb), []).append((took_s, moved_bytes / took_s / copies[-1]))
-    rows = [Row(*key, sizes[key], *zip(*pairs, strict=True)) for key, pairs in found.items()]
+    rows = [Row(*key, *sizes[key], *zip(*pairs, strict=True)) for key, pairs in found.items()]
     return rows, copies
 
 
@@ -119,7 +124,7 @@ def lines_of(rows: Sequence[Row], copies: Sequence[float], num_elements: int) ->
     lines.append("codec   verb    bits an element       ms   GB/s of fp32   GB/s moved   share of copy   (least to largest)")
     for row in rows:
         seconds, share = statistics.median(row.seconds), statistics.median(row.shares)
-        bits = 8 * (row.moved_bytes / num_elements - (8 if row.verb == "add" else 4))
+        bits = 8 * row.packed_bytes / num_elements
         lines.append(
             f"{row.codec:<7} {row.verb:<7} {bits:>15.3f} {seconds * 1e3:>8.1f} {4 * num_elements / seconds / 1e9:>14.1f}"
             f" {row.moved_bytes / seconds / 1e9:>12.1f} {share:>15.2f}   ({min(row.shares):.2f} to {max(row.shares):.2f})"

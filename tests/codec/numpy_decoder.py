@@ -3,10 +3,11 @@
 import struct
 
 import numpy as np
+from numpy_decoder_topk import chunk_of as _topk
 
 CHUNK = 4096
 LEVELS = [0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0]
-CHUNK_BYTES = {"fp32": 16384, "bf16": 8192, "int8": 4160, "int4": 2176, "fp4": 2176}
+CHUNK_BYTES = {"fp32": 16384, "bf16": 8192, "int8": 4160, "int4": 2176, "fp4": 2176, "topk": 88}
 
 
 def decode(codec: str, payload: bytes) -> np.ndarray:
@@ -53,4 +54,4 @@ def _times_scales(values: list[float] | tuple[int, ...], scales: bytes, group: i
     return out.reshape(-1)
 
 
-_DECODERS = {"fp32": _fp32, "bf16": _bf16, "int8": _int8, "int4": _int4, "fp4": _fp4}
+_DECODERS = {"fp32": _fp32, "bf16": _bf16, "int8": _int8, "int4": _int4, "fp4": _fp4, "topk": _topk}

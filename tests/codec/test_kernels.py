@@ -18,9 +18,10 @@ from decentra.codec.cast import Bf16, Fp32
 from decentra.codec.fp4 import Fp4
 from decentra.codec.int4 import Int4
 from decentra.codec.int8 import Int8
+from decentra.codec.topk import TopK
 from decentra.types import CHUNK_ELEMENTS
 
-CLASSES = {"fp32": Fp32, "bf16": Bf16, "int8": Int8, "int4": Int4, "fp4": Fp4}
+CLASSES = {"fp32": Fp32, "bf16": Bf16, "int8": Int8, "int4": Int4, "fp4": Fp4, "topk": TopK}
 SOURCES = Path(kernels.__file__).parent
 COMPILER = shutil.which("gcc") or shutil.which("cc")
 FLAGS = ("-shared", "-fPIC", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")

@@ -17,7 +17,7 @@ from decentra.ledger import chain
 from decentra.ledger.golden import GOLDEN, check_machine, golden_digest, inputs
 from decentra.types import CHUNK_ELEMENTS
 
-SCALE_BYTES = {"fp32": 0, "bf16": 0, "int8": 64, "int4": 128, "fp4": 128}
+SCALE_BYTES = {"fp32": 0, "bf16": 0, "int8": 64, "int4": 128, "fp4": 128, "topk": 8}
 RECORDED = {name: tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text()) for name in SCALE_BYTES}
 CASES = [(name, case) for name, cases in RECORDED.items() for case in cases]
 

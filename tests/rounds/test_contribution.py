@@ -1,11 +1,15 @@
 """A contribution made block by block is the one made whole."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from decentra import build
 from decentra.codec.base import NotFiniteError, encode
 from decentra.ledger import chain
+from decentra.outer.feedback import compensate
 from decentra.rounds.contribution import cut, encode_contribution
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS
 
@@ -31,6 +35,46 @@ def test_what_decodes_and_what_is_left_are_what_came_in(decay):
     decoded = torch.empty(rows, CHUNK_ELEMENTS)
     INT8.decode(encode(INT8, whole), decoded)
     assert torch.equal(made.packed, encode(INT8, whole)) and torch.equal(made.residual, whole - decoded.view(-1))
+
+
+def lost_to_rounding(case):
+    """residual + decoded = pseudo-gradient + decay * former residual, to one rounding: half an ulp of the residual."""
+    seed, codec, decay, exponent, spread = case
+    rng = np.random.default_rng(seed)
+    scale = 10.0 ** (exponent - rng.uniform(0, spread, (3, 2 * CHUNK_ELEMENTS)))
+    anchor, local, before = torch.from_numpy((rng.standard_normal(scale.shape) * scale).astype(np.float32))
+    compensated = anchor - local
+    compensate(compensated, before, decay)
+    made = encode_contribution(codec, anchor, local, before, decay)
+    decoded = torch.empty(2, CHUNK_ELEMENTS)
+    codec.decode(made.packed, decoded)
+    off = (made.residual.double() + decoded.view(-1).double() - compensated.double()).abs().numpy()
+    assert (off <= np.spacing(made.residual.abs().numpy()) / 2).all()
+    if codec.name == "topk":
+        unsent = decoded.view(-1) == 0
+        assert torch.equal(made.residual[unsent], compensated[unsent])
+
+
+cases = st.tuples(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([build.codecs()[name] for name in ("int8", "topk")]),
+    st.sampled_from([1.0, 0.95, 0.5]),
+    st.integers(-40, 35),
+    st.integers(0, 12),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases)
+def test_nothing_is_lost_but_to_one_rounding(case):
+    lost_to_rounding(case)
+
+
+@pytest.mark.soak
+@settings(max_examples=2_000, deadline=None)
+@given(cases)
+def test_nothing_is_lost_but_to_one_rounding_two_thousand_times(case):
+    lost_to_rounding(case)
 
 
 def test_a_chunk_that_is_not_finite_is_named_by_its_place_in_the_fragment():

@@ -4,12 +4,15 @@ import pytest
 import torch
 from stories import swarm_of
 
+from decentra import build
 from decentra.config import CodecConfig
 from decentra.ledger.apply import packed_tensor
 from decentra.ledger.files import MemoryFiles
 from decentra.outer.feedback import compensate, remainder
 from decentra.rounds import contribute
+from decentra.rounds.contribution import encode_contribution
 from decentra.rounds.residuals import Residuals
+from decentra.types import CHUNK_ELEMENTS
 
 LIMIT_S = 300.0
 FEEDBACK = CodecConfig(feedback=1.0)
@@ -62,6 +65,19 @@ def test_what_the_disk_changed_is_lost_and_never_sent(damage):
     assert kept.before(0, "aa", 10) is None
 
 
+@pytest.mark.parametrize("up", ["int8", "topk"])
+def test_a_refused_contribution_gives_back_the_residual_it_was_made_with(up):
+    """Two contributions follow the same counted one: the first is left out, the second starts from the same residual."""
+    codec, kept, made = build.codecs()[up], Residuals(MemoryFiles()), {}
+    anchor, *replicas = torch.randn(4, 2 * CHUNK_ELEMENTS)
+    for name, after, local in zip(("counted", "refused", "again"), ("", "counted", "counted"), replicas, strict=True):
+        before = kept.before(0, after, len(anchor))
+        made[name] = encode_contribution(codec, anchor, local, before, 0.95)
+        kept.keep(0, name, made[name].residual)
+    wanted = encode_contribution(codec, anchor, replicas[2], made["counted"].residual.clone(), 0.95)
+    assert torch.equal(made["again"].packed, wanted.packed) and torch.equal(made["again"].residual, wanted.residual)
+
+
 def _decoded_sum(swarm, peer):
     """(what a peer's counted contributions decode to, summed in fp64; the number of them), from the blobs of a gathering swarm."""
     total, count = 0.0, 0
@@ -72,13 +88,15 @@ def _decoded_sum(swarm, peer):
         if peer in senders:
             out = torch.empty(machine.fragments[0].num_chunks, 4096)
             blob = swarm.newest().ports.store.blob(entry.sums[0].terms[senders.index(peer)].blob)
-            machine.codecs["int8"].decode(packed_tensor(blob, machine.codecs["int8"], len(out)), out)
+            codec = machine.codecs[machine.up]
+            codec.decode(packed_tensor(blob, codec, len(out)), out)
             total, count = total + out.flatten().double(), count + 1
     return total, count
 
 
+@pytest.mark.parametrize("up", ["int8", "topk"])
 @pytest.mark.parametrize("crash", [None, "offered", "certified"])
-def test_mass_is_sent_once_also_over_a_crash(crash, monkeypatch):
+def test_mass_is_sent_once_also_over_a_crash(crash, up, monkeypatch):
     """decoded + last residual = sum of the deltas that were counted, for a member killed after its offer or after its commit."""
     deltas = {}
 
@@ -111,4 +129,4 @@ def test_mass_is_sent_once_also_over_a_crash(crash, monkeypatch):
         write_down(member, named, made)
 
     monkeypatch.setattr(contribute, "_write_down", noted)
-    swarm_of(3, story, codec=CodecConfig(aggregate="gather", feedback=1.0), snapshot_every=32)
+    swarm_of(3, story, codec=CodecConfig(up=up, aggregate="gather", feedback=1.0), snapshot_every=32)

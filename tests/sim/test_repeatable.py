@@ -44,9 +44,16 @@ def test_two_runs_differ_only_in_wall_time(data_folder: Path, run_config: RunCon
     assert one["rounds_committed"] == 3 and one["hashes_equal"] and len(set(one["state_hash"].values())) == 1
 
 
-@pytest.mark.parametrize("codec", ["fp32", "bf16", "int4", "fp4"])
-def test_replicas_agree_on_every_codec_with_error_feedback(data_folder: Path, small_run: RunConfig, codec: str) -> None:
-    run = dataclasses.replace(small_run, stop_syncs=3, codec=CodecConfig(up=codec, down=codec, feedback=1.0))
+WITH_FEEDBACK = [
+    *(CodecConfig(up=codec, down=codec, feedback=1.0) for codec in ("fp32", "bf16", "int4", "fp4")),
+    CodecConfig(up="topk", aggregate="gather", feedback=0.95),
+    CodecConfig(up="topk", down="int8", feedback=0.95),
+]
+
+
+@pytest.mark.parametrize("codec", WITH_FEEDBACK, ids=lambda codec: f"{codec.up} {codec.aggregate}")
+def test_replicas_agree_on_every_codec_with_error_feedback(data_folder: Path, small_run: RunConfig, codec: CodecConfig) -> None:
+    run = dataclasses.replace(small_run, stop_syncs=3, codec=codec)
     summary, _ = simulate(dataclasses.replace(CALM, run=run), data_folder, lambda line: None)
     assert summary["rounds_committed"] == 3 and summary["hashes_equal"] and len(set(summary["state_hash"].values())) == 1
 
