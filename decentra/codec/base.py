@@ -32,7 +32,7 @@ class Codec(Protocol):
     """Encoded bytes of one chunk."""
 
     def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
-        """chunks: (n, 4096) fp32, CPU; out: (n, chunk_bytes) uint8, filled. Raises NotFiniteError."""
+        """chunks: (n, 4096) fp32; out: (n, chunk_bytes) uint8, filled; both on one device. Raises NotFiniteError."""
         ...
 
     def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:

@@ -2,9 +2,9 @@
  * -ffp-contract=off, without fast-math, so that the bytes are those of docs/wire-format.md on every machine and instruction set.
  *
  * For the NAME of each codec and n whole chunks (fp32 aligned to 4 bytes, packed bytes to nothing) there are
- *   int64_t decentra_NAME_encode(const float *x, uint8_t *out, int64_t n)      -1, or the first chunk that holds NaN or infinity
+ *   int64_t decentra_NAME_encode(const float *x, uint8_t *out, int64_t n)    -1, or the first chunk that holds NaN or infinity
  *   void decentra_NAME_decode(const uint8_t *packed, float *out, int64_t n)
- *   void decentra_NAME_add(const uint8_t *packed, float factor, float *total, int64_t n)      total + factor * what packed decodes to
+ *   void decentra_NAME_add(const uint8_t *packed, float factor, float *total, int64_t n)    total + factor * what packed decodes to
  */
 
 #ifndef DECENTRA_KERNELS_H

@@ -130,7 +130,8 @@ async def offer(member: Member, result: SlotResult, origin: int) -> None:
     """
     state, machine = member.state, member.run.machine
     # Before the encoding, during which the swarm may go on: then the offer is refused for its sync.
-    steps, tokens, claim = member.carried.steps, member.carried.tokens, intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[0]
+    steps, tokens = member.carried.steps, member.carried.tokens
+    claim = intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[0]
     fragment = machine.due(result.sync)
     try:
         made = await member.ports.run_blocking(_encode, member, fragment)

@@ -163,10 +163,10 @@ def main() -> None:
     load = os.getloadavg()[0]
     num_chunks = round(options.params * 1e6) // CHUNK_ELEMENTS
     rows, copies = measure([known[name] for name in names], num_chunks, options.threads, options.rounds)
+    amount = f"{num_chunks * CHUNK_ELEMENTS:,} fp32, median of {options.rounds} rounds"
     head = (
         f"python -m sims.benchmarks.codec {' '.join(sys.argv[1:])}".strip(),
-        f"commit {commit()}; {processor()}, {os.cpu_count()} cores; {options.threads} threads, {num_chunks * CHUNK_ELEMENTS:,} fp32,"
-        f" median of {options.rounds} rounds; load before {load:.2f}",
+        f"commit {commit()}; {processor()}, {os.cpu_count()} cores; {options.threads} threads, {amount}; load before {load:.2f}",
     )
     text = "\n".join((*head, *lines_of(rows, copies, num_chunks * CHUNK_ELEMENTS)))
     print(text)

@@ -98,7 +98,7 @@ def test_what_comes_back_is_near_and_the_same_two_thousand_times(name: str, kind
 
 
 def check_repeats(name: str, kinds: list[str], seed: int) -> None:
-    """fp32, bf16 and fp4 above the denormals give back what they gave; int8 and int4 the same q under a scale one ulp away at most."""
+    """fp32, bf16 and, above the denormals, fp4 give back what they gave; int8 and int4 the same q, the scale to an ulp."""
     codec = CLASSES[name]()
     packed = encoded(codec, chunks_of(kinds, seed))
     found = decoded(codec, packed)

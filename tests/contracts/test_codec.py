@@ -14,11 +14,14 @@ from decentra.ledger.apply import packed_tensor
 from decentra.outer.layout import Layout
 from decentra.types import CHUNK_ELEMENTS
 
-CODECS = {**build.codecs(), **{f"{name} in torch": type(codec)(compiled=False) for name, codec in build.codecs().items()}}
+CODECS = dict(build.codecs())
+CODECS.update({f"{name} in torch": type(codec)(compiled=False) for name, codec in build.codecs().items()})
 TINY = float(np.finfo(np.float32).smallest_subnormal)
 HUGE = float(np.finfo(np.float32).max)
 
-chunk_kinds = st.lists(st.sampled_from(["zero", "denormal", "equal", "huge", "normal", "mixed", "negative zero"]), min_size=1, max_size=4)
+KINDS = ["zero", "denormal", "equal", "huge", "normal", "mixed", "negative zero"]
+
+chunk_kinds = st.lists(st.sampled_from(KINDS), min_size=1, max_size=4)
 seeds = st.integers(0, 2**32 - 1)
 
 

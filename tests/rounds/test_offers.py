@@ -107,7 +107,15 @@ def test_members_speak_fifty_times_in_what_a_phase_still_takes_and_ever_more_oft
 
 @pytest.mark.parametrize(
     ("offered", "progress", "share"),
-    [(0, [], 0.0), (0, [(0, 0)], 0.0), (0, [(3, 10)], 0.3), (1, [], 1.0), (1, [(3, 10)], 0.3), (2, [(3, 10)], 1.0), (0, [(9, 3), (5, 10), (6, 10)], 0.6)],
+    [
+        (0, [], 0.0),
+        (0, [(0, 0)], 0.0),
+        (0, [(3, 10)], 0.3),
+        (1, [], 1.0),
+        (1, [(3, 10)], 0.3),
+        (2, [(3, 10)], 1.0),
+        (0, [(9, 3), (5, 10), (6, 10)], 0.6),
+    ],
 )
 def test_the_others_are_as_far_as_their_median(offered: int, progress: list[tuple[int, int]], share: float) -> None:
     assert median_share(offered, progress) == share

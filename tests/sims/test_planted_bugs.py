@@ -12,7 +12,7 @@ from sims.experiments.protocol_fuzz.planted import PLANTED
 SEARCHED_SEEDS = 300
 FOUND = {  # bug: (seed, what the watch says of it)
     "no promise phase": (2, "two entries 3 are chosen"),
-    "nameless ballots": (11, "which did not accept it in ballot"),
+    "nameless ballots": (92, "which did not accept it in ballot"),
     "lost disk votes again": (3, "hears an incarnation that ended"),
     "commit before held": (0, "members hold its blobs"),
     "mixed versions": (4, "are not the average of what it counts"),
@@ -21,7 +21,7 @@ FOUND = {  # bug: (seed, what the watch says of it)
     "tag per peer": (1, "sends no residual"),
     "leaver takes certificate": (40, "no sync within"),
     "dead incarnation heard": (3, "hears an incarnation that ended"),
-    "replica kept": (90, "its replica carries ids"),
+    "replica kept": (14, "its replica carries ids"),
 }
 
 
