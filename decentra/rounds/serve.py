@@ -62,7 +62,7 @@ class Server:
             member.ports.note(f"a message of {sender[:8]} cannot be answered: {error}")
             raise RefusedError(f"it cannot write to its disk: {error}") from error
         except PeerError as error:
-            raise RefusedError(f"needed another peer: {error}"[:MAX_REASON_CHARS]) from error
+            raise _of_another(error) from error
         except (ValueError, DecodeError) as error:
             raise RefusedError(str(error)[:MAX_REASON_CHARS]) from error
 
@@ -77,14 +77,21 @@ class Server:
             raise RefusedError(str(error)) from error
         if message.run_id != member.run.run_id:
             raise RefusedError(f"the pull is for another run than {member.run.run_id.hex()[:8]}")
-        async with aclosing(self._streams.frames(member, message)) as frames:
-            async for frame in frames:
-                yield frame
+        try:
+            async with aclosing(self._streams.frames(member, message)) as frames:
+                async for frame in frames:
+                    yield frame
+        except PeerError as error:
+            raise _of_another(error) from error
 
     def _ready(self) -> Member:
         if self.member is None:
             raise RefusedError("this node is still joining")
         return self.member
+
+
+def _of_another(error: PeerError) -> RefusedError:
+    return RefusedError(f"needed another peer: {error}"[:MAX_REASON_CHARS])
 
 
 def _same_lineage(member: Member, sender: PeerId, message: rounds_pb2.Request, kind: str) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from decentra.errors import PeerFault
+from decentra.errors import PeerFault, RefusedError
 from decentra.ledger.store import Vote
 from decentra.rounds import ballot, catchup, records
 from decentra.rounds.founding import empty_tensors
@@ -223,3 +223,18 @@ def test_an_older_snapshot_never_replaces_a_newer_state():
         assert not await member.adopt(snapshot, tensors) and member.state.r >= before
 
     swarm_of(3, story)
+
+
+def test_a_relay_whose_own_source_fails_is_refused_by_name():
+    async def story(swarm):
+        member, other = await has_offered(swarm, 1), swarm.nodes[2]
+        root, blocks = member.own.root, member.own.num_chunks
+        await swarm.until(lambda: member.peer in other.member.book.offers, step_s=0.01)
+        swarm.kill(swarm.nodes[1])
+        pull = state_pb2.PullRequest(run_id=swarm.run.run_id, contribution_root=root, num_blocks=blocks, relay=True)
+        with pytest.raises(RefusedError, match=f"needed another peer: {member.peer[:8]}"):
+            async for _ in other.transport.handler.on_pull(swarm.nodes[0].peer, pull.SerializeToString()):
+                pass
+        swarm.boot(swarm.nodes[1])
+
+    swarm_of(4, story)
