@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ class Crew:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                start_new_session=True,  # what it starts ends with it, also where it has ended first
             )
             self._processes.append(process)
         self._buffers = [b"" for _ in commands]
@@ -44,10 +46,9 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        families = [psutil.Process(process.pid).children(recursive=True) for process in self._processes if process.poll() is None]
-        for process in [*self._processes, *(child for family in families for child in family)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         for process in self._processes:
             process.wait()
             for pipe in (process.stdin, process.stdout, process.stderr):

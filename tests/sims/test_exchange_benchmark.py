@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from sims.benchmarks.crew import Crew
 from sims.benchmarks.exchange import MARKS, Cell, _decentra_round, decentra, lines_of
 from sims.benchmarks.links import Link
 
@@ -31,3 +34,12 @@ def test_a_peer_that_counted_fewer_or_moved_elsewhere_is_no_result() -> None:
     assert _decentra_round([peer(2, 0.01), peer(2, 0.01)])["fault"] == ""
     assert "averaged [2, 1]" in _decentra_round([peer(2, 0.01), peer(1, 0.01)])["fault"]
     assert "off by 0.7" in _decentra_round([peer(2, 0.01), peer(2, 0.7)])["fault"]
+
+
+def test_what_a_process_of_a_crew_started_ends_with_the_crew_though_it_ended_first(tmp_path: Path) -> None:
+    starts = "import subprocess, sys\nprint(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, flush=True)\n"
+    (tmp_path / "starts_another.py").write_text(starts)
+    with Crew([["starts_another"]], [""], {"PYTHONPATH": str(tmp_path)}) as crew:
+        left = psutil.Process(crew.hear(60.0)[0])
+        crew._processes[0].wait(60.0)
+    left.wait(10.0)
