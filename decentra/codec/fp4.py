@@ -11,7 +11,7 @@ import itertools
 import torch
 
 from decentra.codec import kernels, nibbles
-from decentra.codec.base import decode_then_add, multiply_scales, refuse_not_finite
+from decentra.codec.base import multiply_scales
 
 LEVELS = (0.0, *(2.0 ** (e - 7) for e in range(1, 8)))
 """By e."""
@@ -20,38 +20,20 @@ MIDDLES = tuple((low + high) / 2 for low, high in itertools.pairwise(LEVELS))
 """The least |x / scale| of e = 1 to 7."""
 
 
-class Fp4:
+class Fp4(kernels.Compiled):
     """0.531 bytes an element. The nearest level is taken, of two equally near ones the larger."""
 
     name = "fp4"
     chunk_bytes = nibbles.CHUNK_BYTES
 
-    def __init__(self, compiled: bool = True) -> None:
-        self._kernels = kernels.of(self.name) if compiled else None
-
-    def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
-        """See codec.base. Division is the correctly rounded IEEE one, so bytes agree between machines."""
-        if self._kernels and kernels.fit(chunks, out):
-            self._kernels.encode(chunks, out)
-            return
-        refuse_not_finite(chunks)
+    def _encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
+        """Division is the correctly rounded IEEE one, so bytes agree between machines."""
         scale, ratio = nibbles.scaled(chunks, 1.0)
         e = torch.bucketize(ratio.abs(), torch.tensor(MIDDLES, device=ratio.device), out_int32=True, right=True)
         sign = ((ratio < 0) & (e > 0)).to(torch.int32)
         nibbles.pack(scale, e | (sign << 3), out)
 
-    def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
-        """See codec.base."""
-        if self._kernels and kernels.fit(packed, out):
-            self._kernels.decode(packed, out)
-            return
+    def _decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         scale, codes = nibbles.unpack(packed)
         values = torch.tensor((*LEVELS, *(-level for level in LEVELS)), device=packed.device)
         multiply_scales(values[codes], scale, out)
-
-    def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
-        """See codec.base."""
-        if self._kernels and kernels.fit(packed, total):
-            self._kernels.add(packed, factor, total)
-            return
-        decode_then_add(self, packed, factor, total, scratch)

@@ -9,38 +9,20 @@ from __future__ import annotations
 import torch
 
 from decentra.codec import kernels, nibbles
-from decentra.codec.base import decode_then_add, multiply_scales, refuse_not_finite
+from decentra.codec.base import multiply_scales
 
 
-class Int4:
+class Int4(kernels.Compiled):
     """0.531 bytes an element. A group whose scale rounds to zero decodes to zeros."""
 
     name = "int4"
     chunk_bytes = nibbles.CHUNK_BYTES
 
-    def __init__(self, compiled: bool = True) -> None:
-        self._kernels = kernels.of(self.name) if compiled else None
-
-    def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
-        """See codec.base. Division is the correctly rounded IEEE one, so bytes agree between machines."""
-        if self._kernels and kernels.fit(chunks, out):
-            self._kernels.encode(chunks, out)
-            return
-        refuse_not_finite(chunks)
+    def _encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
+        """Division is the correctly rounded IEEE one, so bytes agree between machines."""
         scale, ratio = nibbles.scaled(chunks, 7.0)
         nibbles.pack(scale, ratio.clamp_(-7, 7).round_().to(torch.int32) & 15, out)
 
-    def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
-        """See codec.base."""
-        if self._kernels and kernels.fit(packed, out):
-            self._kernels.decode(packed, out)
-            return
+    def _decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         scale, codes = nibbles.unpack(packed)
         multiply_scales(((codes ^ 8) - 8).to(torch.float32), scale, out)
-
-    def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
-        """See codec.base."""
-        if self._kernels and kernels.fit(packed, total):
-            self._kernels.add(packed, factor, total)
-            return
-        decode_then_add(self, packed, factor, total, scratch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from decentra.codec import kernels
-from decentra.codec.base import decode_then_add, multiply_scales, refuse_not_finite
+from decentra.codec.base import multiply_scales
 from decentra.types import CHUNK_ELEMENTS
 
 GROUP_ELEMENTS = 256
@@ -18,21 +18,14 @@ MAX_SCALE = float.fromhex("0x1.020406p+121")
 """The largest fp32 whose 127-fold is finite: what is finite decodes to what is finite."""
 
 
-class Int8:
+class Int8(kernels.Compiled):
     """1.016 bytes an element. A group whose scale rounds to zero decodes to zeros."""
 
     name = "int8"
     chunk_bytes = SCALE_BYTES + CHUNK_ELEMENTS
 
-    def __init__(self, compiled: bool = True) -> None:
-        self._kernels = kernels.of(self.name) if compiled else None
-
-    def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
-        """See codec.base. Division is the correctly rounded IEEE one, so bytes agree between machines."""
-        if self._kernels and kernels.fit(chunks, out):
-            self._kernels.encode(chunks, out)
-            return
-        refuse_not_finite(chunks)
+    def _encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
+        """Division is the correctly rounded IEEE one, so bytes agree between machines."""
         groups = chunks.reshape(-1, NUM_GROUPS, GROUP_ELEMENTS)
         scale = groups.abs().amax(dim=2).div_(127.0).clamp_(max=MAX_SCALE)
         divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -41,18 +34,7 @@ class Int8:
         out[:, :SCALE_BYTES] = scale.view(torch.uint8).view(-1, SCALE_BYTES)
         out[:, SCALE_BYTES:] = q.to(torch.int8).view(torch.uint8).view(-1, CHUNK_ELEMENTS)
 
-    def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
-        """See codec.base."""
-        if self._kernels and kernels.fit(packed, out):
-            self._kernels.decode(packed, out)
-            return
+    def _decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         scale = packed[:, :SCALE_BYTES].contiguous().view(torch.float32)
         q = packed[:, SCALE_BYTES:].contiguous().view(torch.int8).view(-1, NUM_GROUPS, GROUP_ELEMENTS)
         multiply_scales(q.to(torch.float32), scale, out)
-
-    def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
-        """See codec.base."""
-        if self._kernels and kernels.fit(packed, total):
-            self._kernels.add(packed, factor, total)
-            return
-        decode_then_add(self, packed, factor, total, scratch)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+from abc import ABC, abstractmethod
 
 import torch
 
-from decentra.codec.base import NotFiniteError
+from decentra.codec.base import NotFiniteError, decode_then_add, refuse_not_finite
 
 CODECS = ("fp32", "bf16", "int8", "int4", "fp4", "topk")
 """Codecs with kernels: the C files hold the three functions of each, see kernels.h."""
@@ -67,3 +68,48 @@ def of(name: str) -> Kernels | None:
 def fit(*tensors: torch.Tensor) -> bool:
     """Whether kernels may take these: whole, contiguous, in this machine's memory."""
     return all(t.is_contiguous() and t.device.type == "cpu" for t in tensors)
+
+
+class Compiled(ABC):
+    """A codec that gives its kernels what they `fit`, and does the rest in torch, with the same bits. See codec.base.
+
+    Subclasses give the two constants and the verbs in torch. compiled: False for torch alone.
+    """
+
+    name: str
+    chunk_bytes: int
+
+    def __init__(self, compiled: bool = True) -> None:
+        self._kernels = of(self.name) if compiled else None
+
+    def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
+        """See codec.base."""
+        if self._kernels and fit(chunks, out):
+            self._kernels.encode(chunks, out)
+            return
+        refuse_not_finite(chunks)
+        self._encode(chunks, out)
+
+    def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
+        """See codec.base."""
+        if self._kernels and fit(packed, out):
+            self._kernels.decode(packed, out)
+            return
+        self._decode(packed, out)
+
+    def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
+        """See codec.base."""
+        if self._kernels and fit(packed, total):
+            self._kernels.add(packed, factor, total)
+            return
+        self._add(packed, factor, total, scratch)
+
+    @abstractmethod
+    def _encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
+        """chunks: finite."""
+
+    @abstractmethod
+    def _decode(self, packed: torch.Tensor, out: torch.Tensor) -> None: ...
+
+    def _add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
+        decode_then_add(self, packed, factor, total, scratch)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 
 from decentra.codec import kernels
-from decentra.codec.base import refuse_not_finite
 from decentra.types import CHUNK_ELEMENTS
 
 K = 64
@@ -21,21 +20,14 @@ _LOWER = slice(40, 88)
 _SIGN_BIT = -(1 << 31)
 
 
-class TopK:
+class TopK(kernels.Compiled):
     """88 bytes a chunk, 186 times less than fp32. Meant for contributions with error feedback, never for averages."""
 
     name = "topk"
     chunk_bytes = 88
 
-    def __init__(self, compiled: bool = True) -> None:
-        self._kernels = kernels.of(self.name) if compiled else None
-
-    def encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
-        """See codec.base. Of equal magnitudes at the border those of lower index are sent."""
-        if self._kernels and kernels.fit(chunks, out):
-            self._kernels.encode(chunks, out)
-            return
-        refuse_not_finite(chunks)
+    def _encode(self, chunks: torch.Tensor, out: torch.Tensor) -> None:
+        """Of equal magnitudes at the border those of lower index are sent."""
         magnitudes = chunks.abs().view(torch.int32)
         last = CHUNK_ELEMENTS - 1
         place = torch.arange(last, -1, -1, device=chunks.device)
@@ -52,21 +44,14 @@ class TopK:
         out[:, _SIGN] = _to_bytes(chunks.gather(1, index) < 0)
         out[:, _LOWER] = _to_bytes(lower.flatten(1))
 
-    def decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
-        """See codec.base."""
-        if self._kernels and kernels.fit(packed, out):
-            self._kernels.decode(packed, out)
-            return
+    def _decode(self, packed: torch.Tensor, out: torch.Tensor) -> None:
         index, values, whole = _open(packed)
         out.zero_()
         out.scatter_(1, index, values)
         out.masked_fill_(~whole, torch.nan)
 
-    def add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
-        """See codec.base, but only where a value was sent: all others, -0.0 too, stay as they are."""
-        if self._kernels and kernels.fit(packed, total):
-            self._kernels.add(packed, factor, total)
-            return
+    def _add(self, packed: torch.Tensor, factor: float, total: torch.Tensor, scratch: torch.Tensor) -> None:
+        """Only where a value was sent: all others, -0.0 too, stay as they are."""
         index, values, whole = _open(packed)
         total.scatter_(1, index, total.gather(1, index) + values * factor)
         total.masked_fill_(~whole, torch.nan)
