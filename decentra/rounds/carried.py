@@ -1,7 +1,8 @@
 """What a replica carries of its lease that no entry has counted yet. Pure.
 
-The next offer claims it all, from the front of the lease. With one fragment every slot starts at the anchor, so nothing is
-carried from one sync to the next; with more, samples that were left out of one sync go into the next fragment's offer.
+The next offer claims it all, from the front of the lease. With one fragment a replica whose offer was left out starts at the
+anchor, so nothing is carried from one sync to the next; with more, samples that were left out of one sync go into the next
+fragment's offer.
 """
 
 from __future__ import annotations
@@ -13,9 +14,15 @@ from decentra.types import SlotPlan, SlotResult
 
 @dataclass(slots=True)
 class Carried:
-    """samples, tokens, steps: trained and not counted, a prefix of the lease. fresh: the next slot starts at the anchor as a whole."""
+    """samples, tokens, steps: trained and not counted, a prefix of the lease. fresh: the next slot starts at the anchor as a whole.
+
+    num_fragments, overlaps: of the run; overlaps where a slot begins before the last sync is decided. counted: whether the last
+    sync counted this replica's offer.
+    """
 
     num_fragments: int
+    overlaps: bool = False
+    counted: bool = False
     samples: int = 0
     tokens: int = 0
     steps: int = 0
@@ -35,12 +42,13 @@ class Carried:
 
     def decided(self, counted: bool) -> None:
         """A sync was committed, with this replica's offer among the counted ones or not."""
+        self.counted = counted
         if counted:
             self.samples = self.tokens = self.steps = 0
-        if self.num_fragments == 1:
+        if self.num_fragments == 1 and not (counted and self.overlaps):
             self.restart()
 
     def restart(self) -> None:
-        """Start at the anchor again: after a re-sync, outside the view, with one fragment after every sync."""
+        """Start at the anchor again: after a re-sync, outside the view, with one fragment after a sync that left this replica out."""
         self.samples = self.tokens = self.steps = 0
         self.fresh = True

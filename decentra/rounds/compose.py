@@ -12,7 +12,7 @@ from decentra.ledger.entry import Counted, Entry, Sum
 from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import Part, next_members
 from decentra.rounds import leases
-from decentra.rounds.contribute import sits_out
+from decentra.rounds.contribute import progress, sits_out
 from decentra.rounds.flows import names
 from decentra.rounds.offers import (
     Offer,
@@ -87,7 +87,7 @@ def period_s(member: Member) -> float:
         return 0.0
     training = [(b.steps_done, b.num_steps) for p, b in member.beats.items() if p not in member.book.offers]
     if member.own is None:
-        training.append(member.ports.trainer.progress())
+        training.append(progress(member))
     return heartbeat_period_s(member.now() - member.round_start_s, training)
 
 

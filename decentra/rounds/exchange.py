@@ -12,7 +12,7 @@ from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import drift, records
 from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
-from decentra.rounds.contribute import mind_lag, sits_out
+from decentra.rounds.contribute import mind_lag, progress, sits_out
 from decentra.rounds.flows import names
 from decentra.rounds.parts import parts_to_hold
 from decentra.rounds.status import Beat
@@ -127,7 +127,7 @@ async def goes_back(member: Member, leader: PeerId, attempt: int) -> bool:
 def heartbeat(member: Member) -> rounds_pb2.Request:
     """What a member (or a newcomer that holds S_r) tells the leader."""
     mine = parts_to_hold(member.run.machine, member.state, member.peer, ())
-    done, planned = member.ports.trainer.progress()
+    done, planned = progress(member)
     beat = rounds_pb2.Heartbeat(
         r=member.state.r,
         attempt=member.attempt,

@@ -59,9 +59,11 @@ class Member:
         self.sits_out_sync = ports.store.last_offer_sync(state.lineage)
         self.came_back = state.r > 0
         """Whether this state was reached by a restart or by catching up: the others may be far into the due sync."""
+        self.slot_sync = -1
+        """The sync that the trainer is at work for; -1 between two slots."""
         self.takes_over: tuple[Part, ...] = ()
         self.failing: set[PeerId] = set()
-        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments))
+        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments), run.config.outer.overlap_steps > 0)
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
         self.leader_heard: tuple[PeerId, ...] = ()
@@ -86,6 +88,8 @@ class Member:
         self.trip = RoundTrip()
         self.heldout_loss: dict[int, float] = {}
         self.train_loss: dict[int, float] = {}
+        self.overrun_s: dict[int, float] = {}
+        """By sync: how long its slot stood still because the round before outlasted the overlap steps."""
         self.compute_s = 0.0
         self.trained_s = 0.0
         self.born_s = self.now()
@@ -320,8 +324,8 @@ class Member:
             self.came_back = False
             self.book.offers.clear()
             self.parts.clear()
-            self.marks = {}
             self.round_start_s = self.now()
+            self.marks = {"slot": self.round_start_s} if self.slot_sync == self.state.sync else {}
         for name in ("closed", "proposed", "certified", "applied"):
             self.marks.pop(name, None)
         self.book.sync = self.state.sync

@@ -11,10 +11,10 @@ from decentra.ledger.chain import bytes_block
 from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import Member, OuterTensors, from_header
 from decentra.ledger.store import Snapshot, Store, Vote, object_digest
-from decentra.outer.fragments import fragments
+from decentra.outer.fragments import Fragment
 from decentra.types import CHUNK_ELEMENTS, FILE_BLOCK_BYTES
 
-PARTS = fragments(2)
+PARTS = (Fragment(0, 0, 2),)
 
 
 def opened(files: MemoryFiles | None = None, incarnation: int = 7) -> Store:

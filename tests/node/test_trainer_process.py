@@ -99,7 +99,7 @@ def in_process(pieces: Pieces, config: RunConfig, data_folder: Path) -> tuple[to
     """Where the same slot leads without a process, and its anchor's held-out loss."""
     corpus = Corpus.of(config, data_folder)
     replica = Replica(build.first_model(config), config.inner)
-    trainer = SimTrainer(replica, corpus.source, corpus.heldout, pieces.run.layout, pieces.shared.anchor, 0.0)
+    trainer = SimTrainer(replica, corpus.source, corpus.heldout, pieces.run.layout, pieces.shared.anchor, 0.0, 1)
     result = asyncio.run(trainer.train(plan(5)))
     assert result.heldout_loss is not None
     return trainer.local, result.heldout_loss

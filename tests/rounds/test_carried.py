@@ -42,3 +42,13 @@ def test_an_abandoned_slot_and_a_restart_drop_it_all():
     carried.took(plan(True), result(30))
     carried.restart()
     assert (carried.samples, carried.fresh) == (0, True)
+
+
+def test_with_overlap_a_replica_that_was_counted_goes_on_and_one_that_was_left_out_starts_anew():
+    carried = Carried(1, overlaps=True)
+    carried.took(plan(True), result(40))
+    carried.decided(True)
+    assert (carried.samples, carried.fresh, carried.counted) == (0, False, True)
+    carried.took(plan(False), result(40))
+    carried.decided(False)
+    assert (carried.samples, carried.fresh, carried.counted) == (0, True, False)
