@@ -125,6 +125,16 @@ class RunConfig:
     outer: OuterConfig = field(default_factory=OuterConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
 
+    @property
+    def slot_samples(self) -> int:
+        """Samples that a member trains between two syncs."""
+        return self.outer.slot_steps * self.inner.batch_samples
+
+    @property
+    def first_lease_samples(self) -> int:
+        """Samples that a member is leased before it has claimed any: a slot's, and the next one's where that begins ahead."""
+        return self.slot_samples * (2 if self.outer.overlap_steps else 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:

@@ -294,6 +294,7 @@ def _publish(member: Member, made: Offer, contribution: HeldContribution) -> Non
     if member.fault_of(made) or member.book.add(made):
         return
     member.parts.held[made.root] = contribution
+    member.arrived.notify()
     member.own = made
     member.mark("offered")
     member.marks["last_offer"] = member.now()

@@ -78,7 +78,7 @@ class Member:
         """Counts how often the replica was replaced otherwise than by an entry: what was begun before is void."""
         self.quorum_s = -math.inf
         self.said: set[str] = set()
-        self.changed = Changed()
+        self.changed, self.arrived = Changed(), Changed()
         self.fetcher = Fetcher(self)
         self.history: deque[RoundReport] = deque(maxlen=HISTORY_ENTRIES)
         self.last_certified: bytes = b""
@@ -93,7 +93,7 @@ class Member:
         self.compute_s = 0.0
         self.trained_s = 0.0
         self.born_s = self.now()
-        self.vote_lock, self.commit_lock = asyncio.Lock(), asyncio.Lock()
+        self.vote_lock, self.commit_lock, self.averaging = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self.tasks: asyncio.TaskGroup | None = None
         self.aside: dict[asyncio.Task[None], None] = {}
         self.moves = Moves()

@@ -110,8 +110,8 @@ class Run:
 
     @property
     def announced_samples(self) -> int:
-        """Samples a member expects to train a sync."""
-        return self.config.outer.slot_steps * self.config.inner.batch_samples
+        """Samples a member is leased before it has claimed any."""
+        return self.config.first_lease_samples
 
     def contribution_bytes(self) -> tuple[int, int]:
         """(fp32 bytes, encoded bytes with block digests) of one contribution of each fragment, all together."""
