@@ -21,6 +21,7 @@ SERVICE = "decentra.wire.v1.Trainer"
 GRPC_SOCKET = "trainer.sock"
 DESCRIPTOR_SOCKET = "memory.sock"
 STOP_GRACE_S = 1.0
+LOST = "the trainer died, and with it what no entry has counted"
 
 
 class ProcessTrainer:
@@ -33,7 +34,7 @@ class ProcessTrainer:
         self.heldout: float | None = None
         self._run, self._node, self._shared, self._data_dir = run, node, shared, data_dir
         self._plan: SlotPlan | None = None
-        self._handed = False
+        self._handed, self._has_replica = False, False
         self._final: asyncio.Future[SlotPlan] | None = None
         self._result: asyncio.Future[SlotResult] | None = None
         self._changed = asyncio.Event()
@@ -89,6 +90,8 @@ class ProcessTrainer:
 
     async def train(self, plan: SlotPlan, final: Awaitable[SlotPlan] | None = None) -> SlotResult:
         """See rounds.ports.TrainerPort."""
+        if not (plan.fresh or self._has_replica):
+            raise ReplicaLost(LOST)
         self._plan, self._handed, self._progress = plan, False, (0, plan.num_steps)
         self._result = asyncio.get_running_loop().create_future()
         if final is not None:
@@ -115,9 +118,10 @@ class ProcessTrainer:
 
     def trainer_lost(self) -> None:
         """The process has died: its slot is handed out again to the next one, unless it went on from what died with it."""
-        if self._plan is not None and not self._plan.fresh and self._handed:
+        self._has_replica = False
+        if self._plan is not None and not self._plan.fresh:
             if self._result is not None and not self._result.done():
-                self._result.set_exception(ReplicaLost("the trainer died, and with it what it had trained since its last full start"))
+                self._result.set_exception(ReplicaLost(LOST))
         elif self._plan is not None:
             self._handed, self._progress = False, (0, self._plan.num_steps)
         self._wake()
@@ -147,7 +151,7 @@ class ProcessTrainer:
             if self._stopping:
                 return trainer_pb2.Slot(stop=True)
             await self._changed.wait()
-        self._handed = True
+        self._handed, self._has_replica = True, self._has_replica or self._plan.fresh
         return _slot(self._plan)
 
     async def _final_slot(self, request: trainer_pb2.FinalSlotRequest, context: Any) -> trainer_pb2.Slot:
