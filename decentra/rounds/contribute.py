@@ -150,6 +150,7 @@ async def _train(member: Member, plan: SlotPlan, origin: int, ahead: asyncio.Fut
     """The slot's result; None where the swarm went on without it, or this node sits out, left the view or had its replica replaced."""
     start, member.slot_sync = member.now(), plan.sync
     member.marks.setdefault("slot", start)
+    member.began_s = min(member.began_s, start)
     final = None if ahead is None else asyncio.ensure_future(_final_plan(member, plan, ahead))
     task = asyncio.ensure_future(member.ports.trainer.train(plan, final))
     try:

@@ -93,6 +93,8 @@ class Member:
         self.compute_s = 0.0
         self.trained_s = 0.0
         self.born_s = self.now()
+        self.began_s = math.inf
+        """When its first slot began."""
         self.vote_lock, self.commit_lock, self.averaging = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self.tasks: asyncio.TaskGroup | None = None
         self.aside: dict[asyncio.Task[None], None] = {}
