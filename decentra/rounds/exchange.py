@@ -48,7 +48,7 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
     idle_since: float | None = None
     answered_s = start
     while _follows(member, r, attempt):
-        sent, limit_s = member.now(), member.silence_s()
+        sent, limit_s, told = member.now(), member.silence_s(), member.changed.count
         try:
             reply = (await member.call(leader, heartbeat(member), limit_s)).heartbeat
         except PeerError as error:
@@ -80,7 +80,8 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             if attempt == 0 or not await _still_led(member, attempt - 1, attempt):
                 give_up(member, attempt + 1, why)
             return
-        await member.changed.wait(max(member.period_s(), 0.0 if failures else pause_s))
+        # What changed while the answer was on its way the leader does not know yet.
+        await member.changed.wait(max(member.period_s(), 0.0 if failures else pause_s), None if failures else told)
 
 
 def _least_wait_s(member: Member, attempt: int, num_leaders: int) -> float:

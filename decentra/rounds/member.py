@@ -365,7 +365,7 @@ class Member:
         self.leaving, self.leave_by_s = True, self.now() + GOODBYE_S
         self.changed.notify()
 
-    def loose_tasks(self) -> list[asyncio.Task[Any]]:
+    def loose_tasks(self) -> list[asyncio.Future[Any]]:
         """Tasks that run aside of the one that lives this member's life."""
         return [*self.aside, *self.moves.running(), *self.fetcher.running()]
 

@@ -158,7 +158,9 @@ async def _reduce_part(member: Member, r: int, part: Part, chosen: list[Offer]) 
     except NotFiniteError as error:
         parts = member.parts.blocks({o.root: o.sender for o in chosen}, part)
         raise RefusedError(await _refuse_not_finite(member, parts, chosen)) from error
-    blob = await member.ports.run_blocking(member.ports.store.put_blob, out.numpy().data.cast("B"), r, True)
+    data = out.numpy().data.cast("B")
+    digests = await member.ports.run_blocking(member.ports.store.serve_blob, data, r)
+    blob = member.fetcher.keep(data, digests, r)
     return Sum(part.first_block, part.num_blocks, down.name, (Term(blob, coefficient_bits(1, 1)),))
 
 

@@ -207,14 +207,19 @@ class Changed:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.count = 0
+        """Changes so far."""
 
     def notify(self) -> None:
         """Something changed."""
+        self.count += 1
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return at the next change or after `timeout_s`."""
+    async def wait(self, timeout_s: float, since: int | None = None) -> None:
+        """Return at the next change or after `timeout_s`; at once where there was one since the count was `since`."""
+        if since is not None and since != self.count:
+            return
         try:
             async with asyncio.timeout(max(0.0, timeout_s)):
                 await self._event.wait()
