@@ -28,7 +28,17 @@ from decentra.data.stream import Source
 from sims.experiments.codec_sweep.__main__ import main
 from sims.experiments.codec_sweep.arms import ARMS, REFERENCE, TINY
 from sims.experiments.codec_sweep.cells import Record, play, read, sweep, write
-from sims.experiments.codec_sweep.report import COLUMNS, STYLES, Interval, differences, intervals, lines_of, plot, write_csv
+from sims.experiments.codec_sweep.report import (
+    COLUMNS,
+    STYLES,
+    Interval,
+    differences,
+    intervals,
+    lines_of,
+    plot,
+    rounds_behind,
+    write_csv,
+)
 
 ROOT = Path(__file__).parents[2]
 STARTS_WITHIN_S = 120.0
@@ -171,6 +181,14 @@ def test_differences_are_between_cells_of_one_seed() -> None:
     # A spread between seeds that both arms share is no spread of the difference.
     alike = [record(arm, seed, 9.0, (4.0 + seed) * factor) for arm, factor in (("fp32", 1.0), ("fp4", 1.01)) for seed in range(3)]
     assert intervals(alike)["fp4"] == Interval(pytest.approx(1.0), pytest.approx(0.0, abs=1e-9))
+
+
+def test_an_arm_is_as_many_rounds_behind_as_the_reference_was_above_its_last_loss() -> None:
+    reference = [record("fp32", seed, 9.0, 6.0, 5.0, 4.0) for seed in (0, 1)]
+    assert rounds_behind([*reference, record("topk", 0, 9.0, 5.5), record("topk", 1, 9.0, 4.5)], "topk") == pytest.approx(1.0)
+    assert rounds_behind([*reference, record("topk", 0, 9.0, 4.0)], "topk") == pytest.approx(0.0)
+    assert math.isnan(rounds_behind([*reference, record("topk", 0, 9.0, 3.9)], "topk"))
+    assert math.isnan(rounds_behind([*reference, record("topk", 0, 9.0, 9.5)], "topk"))
 
 
 def everyone() -> list[Record]:
