@@ -26,7 +26,7 @@ from torch import Tensor
 
 from decentra.data.stream import Source
 from sims.experiments.codec_sweep.__main__ import main
-from sims.experiments.codec_sweep.arms import ARMS, REFERENCE, TINY
+from sims.experiments.codec_sweep.arms import ARMS, FULL, REFERENCE, TINY, lasting
 from sims.experiments.codec_sweep.cells import Record, play, read, sweep, write
 from sims.experiments.codec_sweep.report import (
     COLUMNS,
@@ -39,6 +39,7 @@ from sims.experiments.codec_sweep.report import (
     rounds_behind,
     write_csv,
 )
+from sims.experiments.codec_sweep.swarm import tokens_a_round
 
 ROOT = Path(__file__).parents[2]
 STARTS_WITHIN_S = 120.0
@@ -133,11 +134,16 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_what_an_unbroken_one_gi
     said = output(*options).splitlines()
     after, played = read(path), [line for line in said if " nats after " in line]
     assert after[: len(before)] == before and len(after) == 6 and len(played) == 6 - len(before)
-    assert without_wall(after) == without_wall([play(arm, TINY, seed, cache) for arm in arms for seed in seeds])
+    assert without_wall(after) == without_wall([play(arm, lasting(TINY, 2), seed, cache) for arm in arms for seed in seeds])
     assert {each.name for each in out.iterdir()} == {"cells.jsonl", "cells.csv", "codec_sweep.png"}
     rows = list(csv.DictReader((out / "cells.csv").open(encoding="utf-8")))
     assert [(row["arm"], row["seed"]) for row in rows] == [(arm, str(seed)) for arm in arms for seed in seeds]
     assert output(*options).splitlines() == said[len(played) :] and read(path) == after
+
+
+def test_the_inner_rate_falls_over_all_rounds_of_a_size() -> None:
+    size = lasting(FULL, 7)
+    assert size.stop_syncs == 7 and size.inner.warmup_tokens + size.inner.decay_tokens == 7 * tokens_a_round(size) == 7 * 8 * 30 * 4 * 64
 
 
 def test_cells_of_other_settings_are_played_anew(cache: Path, tmp_path: Path) -> None:
