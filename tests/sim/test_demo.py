@@ -39,5 +39,5 @@ def test_streaming_syncs_the_whole_model_as_often_in_as_many_steps_a_fragment_at
 
 
 def test_steps_that_no_two_fragments_can_share_are_refused() -> None:
-    with pytest.raises(ConfigError, match="decentra demo: run.outer.inner_steps = 25 must divide by outer.fragments = 2"):
+    with pytest.raises(ConfigError, match=r"decentra demo: run\.outer\.inner_steps = 25 must divide by outer\.fragments = 2"):
         demo_run(settings("int8", streaming=True, inner_steps=25))
