@@ -5,6 +5,7 @@ A close that counts others is averaged from the beginning; the bits are the same
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -62,10 +63,10 @@ async def _go_on(member: Member, begun: Begun, part: Part, offers: Sequence[Offe
         if last == first or begun.spoilt:
             return False
         blocks = {o.sender: [each.blocks[b] for b in range(first, last)] for o, each in zip(offers, held, strict=True) if each is not None}
-        try:
+        begun.spoilt = True  # who is cancelled while a thread is at work on it leaves that thread at work
+        with contextlib.suppress(NotFiniteError):
             await member.ports.run_blocking(begun.reduction.take, blocks)
-        except NotFiniteError:
-            begun.spoilt = True
+            begun.spoilt = False
         return True
 
 
@@ -77,9 +78,9 @@ async def averaged_part(member: Member, part: Part, chosen: Sequence[Offer]) -> 
     offers = sorted(chosen, key=lambda offer: offer.sender)
     parts = member.parts.blocks({offer.root: offer.sender for offer in offers}, part)
     begun = member.parts.begun.get((part.first_block, part.num_blocks))
-    if begun is not None and begun.roots == tuple(offer.root for offer in offers) and not begun.spoilt:
+    if begun is not None and begun.roots == tuple(offer.root for offer in offers):
         await _go_on(member, begun, part, offers)
-        if begun.reduction.num_blocks == part.num_blocks:
+        if not begun.spoilt and begun.reduction.num_blocks == part.num_blocks:
             return begun.reduction.out
     machine = member.run.machine
     weights = {offer.sender: offer.weight_tokens for offer in offers}
