@@ -6,7 +6,7 @@ A close that counts others is averaged from the beginning; the bits are the same
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,8 @@ from decentra.codec.base import NotFiniteError, block_slice
 from decentra.ledger.state import Part
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import Begun, parts_to_hold
-from decentra.rounds.reduction import Reduction, reduce
+from decentra.rounds.reduction import Blocks, Reduction, reduce
+from decentra.types import PeerId
 
 if TYPE_CHECKING:
     from decentra.rounds.member import Member
@@ -70,13 +71,12 @@ async def _go_on(member: Member, begun: Begun, part: Part, offers: Sequence[Offe
         return True
 
 
-async def averaged_part(member: Member, part: Part, chosen: Sequence[Offer]) -> torch.Tensor:
-    """The average of a part of exactly these contributions, all of which are held -> (n, down.chunk_bytes) uint8.
+async def averaged_part(member: Member, part: Part, chosen: Sequence[Offer], blocks: Mapping[PeerId, Blocks]) -> torch.Tensor:
+    """The average of a part of exactly these contributions, whose `blocks` of it are given -> (n, down.chunk_bytes) uint8.
 
-    Raises KeyError where a block is missing, NotFiniteError.
+    Raises NotFiniteError.
     """
     offers = sorted(chosen, key=lambda offer: offer.sender)
-    parts = member.parts.blocks({offer.root: offer.sender for offer in offers}, part)
     begun = member.parts.begun.get((part.first_block, part.num_blocks))
     if begun is not None and begun.roots == tuple(offer.root for offer in offers):
         await _go_on(member, begun, part, offers)
@@ -84,4 +84,4 @@ async def averaged_part(member: Member, part: Part, chosen: Sequence[Offer]) -> 
             return begun.reduction.out
     machine = member.run.machine
     weights = {offer.sender: offer.weight_tokens for offer in offers}
-    return await member.ports.run_blocking(reduce, parts, weights, machine.codecs[machine.up], machine.codecs[machine.down])
+    return await member.ports.run_blocking(reduce, blocks, weights, machine.codecs[machine.up], machine.codecs[machine.down])
