@@ -154,24 +154,29 @@ class ProcessTrainer:
         self._handed, self._has_replica = True, self._has_replica or self._plan.fresh
         return _slot(self._plan)
 
+    def _is_at_work(self, sync: int) -> bool:
+        """Whether the process's slot is the one that is wanted: one abandoned for another of the same sync is not, which it has yet to
+        ask for."""
+        return self._plan is not None and self._handed and self._plan.sync == sync and not self._stopping
+
     async def _final_slot(self, request: trainer_pb2.FinalSlotRequest, context: Any) -> trainer_pb2.Slot:
         while True:
             final = self._final
-            if self._stopping or self._plan is None or self._plan.sync != request.sync or final is None:
+            if not self._is_at_work(request.sync) or final is None:
                 return trainer_pb2.Slot(stop=True)
             if final.done():
                 return _slot(final.result())
             await self._changed.wait()
 
     async def _on_progress(self, request: trainer_pb2.ProgressRequest, context: Any) -> trainer_pb2.ProgressReply:
-        wanted = self._plan is not None and self._plan.sync == request.sync and not self._stopping
+        wanted = self._is_at_work(request.sync)
         if wanted and self._plan is not None:
             self._progress = (request.steps_done, self._plan.num_steps)
             self.loss = request.loss
         return trainer_pb2.ProgressReply(go_on=wanted)
 
     async def _contribute(self, request: trainer_pb2.SlotDone, context: Any) -> trainer_pb2.ContributeReply:
-        if self._plan is not None and self._plan.sync == request.sync and self._result is not None and not self._result.done():
+        if self._is_at_work(request.sync) and self._result is not None and not self._result.done():
             heldout = request.heldout_loss if request.HasField("heldout_loss") else None
             self._result.set_result(
                 SlotResult(

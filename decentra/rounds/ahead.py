@@ -5,7 +5,8 @@ A close that counts others is averaged from the beginning; the bits are the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,8 @@ from decentra.codec.base import NotFiniteError, block_slice
 from decentra.ledger.state import Part
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import Begun, parts_to_hold
-from decentra.rounds.reduction import Reduction, reduce
+from decentra.rounds.reduction import Blocks, Reduction, reduce
+from decentra.types import PeerId
 
 if TYPE_CHECKING:
     from decentra.rounds.member import Member
@@ -62,25 +64,24 @@ async def _go_on(member: Member, begun: Begun, part: Part, offers: Sequence[Offe
         if last == first or begun.spoilt:
             return False
         blocks = {o.sender: [each.blocks[b] for b in range(first, last)] for o, each in zip(offers, held, strict=True) if each is not None}
-        try:
+        begun.spoilt = True  # who is cancelled while a thread is at work on it leaves that thread at work
+        with contextlib.suppress(NotFiniteError):
             await member.ports.run_blocking(begun.reduction.take, blocks)
-        except NotFiniteError:
-            begun.spoilt = True
+            begun.spoilt = False
         return True
 
 
-async def averaged_part(member: Member, part: Part, chosen: Sequence[Offer]) -> torch.Tensor:
-    """The average of a part of exactly these contributions, all of which are held -> (n, down.chunk_bytes) uint8.
+async def averaged_part(member: Member, part: Part, chosen: Sequence[Offer], blocks: Mapping[PeerId, Blocks]) -> torch.Tensor:
+    """The average of a part of exactly these contributions, whose `blocks` of it are given -> (n, down.chunk_bytes) uint8.
 
-    Raises KeyError where a block is missing, NotFiniteError.
+    Raises NotFiniteError.
     """
     offers = sorted(chosen, key=lambda offer: offer.sender)
-    parts = member.parts.blocks({offer.root: offer.sender for offer in offers}, part)
     begun = member.parts.begun.get((part.first_block, part.num_blocks))
-    if begun is not None and begun.roots == tuple(offer.root for offer in offers) and not begun.spoilt:
+    if begun is not None and begun.roots == tuple(offer.root for offer in offers):
         await _go_on(member, begun, part, offers)
-        if begun.reduction.num_blocks == part.num_blocks:
+        if not begun.spoilt and begun.reduction.num_blocks == part.num_blocks:
             return begun.reduction.out
     machine = member.run.machine
     weights = {offer.sender: offer.weight_tokens for offer in offers}
-    return await member.ports.run_blocking(reduce, parts, weights, machine.codecs[machine.up], machine.codecs[machine.down])
+    return await member.ports.run_blocking(reduce, blocks, weights, machine.codecs[machine.up], machine.codecs[machine.down])

@@ -19,6 +19,7 @@ from decentra.rounds.offers import (
     close_deadline_s,
     gathered,
     half_offered,
+    head_start_s,
     heartbeat_period_s,
     held_everywhere,
     median_share,
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
 
 def deadline_s(member: Member, start_s: float, attempt: int) -> float:
     """When stragglers are waited for no longer: never, until half have offered."""
-    state = member.state
+    state, outer = member.state, member.run.config.outer
     if not state.started(member.run.config.start_members) or not half_offered(state.expected(), member.book.offers):
         return math.inf
     member.mark("half")
     half_s = member.marks["half"]
-    begun_s = max(half_s, start_s)
-    return close_deadline_s(begun_s - (half_s - member.round_start_s), begun_s, attempt)
+    begun_s, took_s = max(half_s, start_s), half_s - member.round_start_s
+    took_s += head_start_s(took_s, member.ahead_s, outer.overlap_steps, outer.slot_steps)
+    return close_deadline_s(begun_s - took_s, begun_s, attempt)
 
 
 def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[tuple[Part, ...], list[Offer], bool]:

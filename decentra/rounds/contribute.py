@@ -113,12 +113,14 @@ def mind_lag(member: Member, share_done: float, heard: Collection[PeerId]) -> No
     """A member that came to the due sync after the others sits it out where the swarm is better off so.
 
     share_done: how far those `heard` are with their slots. Asked once, when they are first heard: who is merely slow stays in.
+    The steps that they were ahead when the round began do not count: who starts with a round lacks them in the next one too.
     """
     if not member.came_back:
         return
     member.came_back = False
     done, planned = progress(member)
-    lag = share_done - (done / planned if planned and "slot" in member.marks else 0.0)
+    outer = member.run.config.outer
+    lag = share_done - (done / planned if planned and "slot" in member.marks else 0.0) - outer.overlap_steps / outer.slot_steps
     others = [p for p in member.state.expected() if p in heard and p != member.peer]
     if member.own is None and lags_too_far(lag, len(others) + 1):
         member.ports.note(f"sync {member.state.sync}: the others have done {share_done:.0%} of it; this node sits it out")
@@ -298,6 +300,7 @@ def _publish(member: Member, made: Offer, contribution: HeldContribution) -> Non
     member.arrived.notify()
     member.own = made
     member.mark("offered")
+    member.mark_half()
     member.marks["last_offer"] = member.now()
     member.wait("the offers of others")
     member.changed.notify()

@@ -193,6 +193,7 @@ def take_offer(member: Member, signed: bytes) -> str:
     fault = member.fault_of(offer) or member.book.add(offer)
     if not fault and len(member.book.offers) > known:
         member.marks["last_offer"] = member.now()
+        member.mark_half()
         member.changed.notify()
     return fault
 

@@ -30,7 +30,7 @@ from decentra.rounds.chase import Chases
 from decentra.rounds.fetch import Fetcher
 from decentra.rounds.forks import fork_of
 from decentra.rounds.moves import Moves
-from decentra.rounds.offers import Offer, OfferBook, offer_fault
+from decentra.rounds.offers import Offer, OfferBook, half_offered, offer_fault
 from decentra.rounds.outlook import Outlook
 from decentra.rounds.pacing import RoundTrip
 from decentra.rounds.parts import PartStore
@@ -102,6 +102,8 @@ class Member:
         self.bytes_seen = (0, 0)
         self.status_said = (-math.inf, "")
         self.round_start_s = self.now()
+        self.ahead_s = 0.0
+        """How long before this round began half of the members had offered for the last sync, and might go on."""
 
     # -- small questions --------------------------------------------------------------------------------------------
 
@@ -175,6 +177,11 @@ class Member:
     def mark(self, name: str) -> None:
         """Note when a phase of this sync's round was reached, once."""
         self.marks.setdefault(name, self.now())
+
+    def mark_half(self) -> None:
+        """Note when half of the members waited for had offered, as far as this one knows."""
+        if half_offered(self.state.expected(), self.book.offers):
+            self.mark("half")
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run aside until the member ends; a peer's fault there is noted, not raised."""
@@ -327,6 +334,7 @@ class Member:
             self.book.offers.clear()
             self.parts.clear()
             self.round_start_s = self.now()
+            self.ahead_s = self.round_start_s - self.marks.get("half", self.round_start_s)
             self.marks = {"slot": self.round_start_s} if self.slot_sync == self.state.sync else {}
         for name in ("closed", "proposed", "certified", "applied"):
             self.marks.pop(name, None)

@@ -152,11 +152,12 @@ async def reduce_close(member: Member, sender: PeerId, close: rounds_pb2.Close) 
 async def _reduce_part(member: Member, r: int, part: Part, chosen: list[Offer]) -> Sum:
     down = member.run.machine.codecs[member.run.machine.down]
     try:
-        out = await ahead.averaged_part(member, part, chosen)
+        parts = member.parts.blocks({o.root: o.sender for o in chosen}, part)
     except KeyError as error:
         raise RefusedError("a block of the close is not held here any more") from error
+    try:
+        out = await ahead.averaged_part(member, part, chosen, parts)
     except NotFiniteError as error:
-        parts = member.parts.blocks({o.root: o.sender for o in chosen}, part)
         raise RefusedError(await _refuse_not_finite(member, parts, chosen)) from error
     data = out.numpy().data.cast("B")
     digests = await member.ports.run_blocking(member.ports.store.serve_blob, data, r)

@@ -34,7 +34,8 @@ class HeldContribution:
 
 @dataclass(slots=True)
 class Begun:
-    """The average of one part of these contributions, in the order of senders. spoilt: one holds NaN or infinity."""
+    """The average of one part of these contributions, in the order of senders. spoilt: not to be gone on with, for one
+    holds NaN or infinity, or it was left in the middle."""
 
     roots: tuple[Digest, ...]
     reduction: Reduction

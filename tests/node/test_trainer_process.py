@@ -183,6 +183,26 @@ def test_a_slot_that_begins_ahead_waits_in_the_process_for_its_final_plan(pieces
     asyncio.run(main())
 
 
+def test_a_slot_that_was_abandoned_is_not_taken_for_the_next_one_of_the_same_sync(pieces: Pieces) -> None:
+    many = dataclasses.replace(plan(400, sync=1), evaluate=False, fresh=False, overlap_steps=2)
+
+    async def main() -> None:
+        await pieces.port.start()
+        pieces.supervisor.start()
+        await pieces.port.train(plan(2))
+        known: asyncio.Future[SlotPlan] = asyncio.get_running_loop().create_future()
+        known.set_result(dataclasses.replace(many, overlap_steps=0))
+        ahead = asyncio.ensure_future(pieces.port.train(many, known))
+        await until(lambda: pieces.port.progress()[0] > 2)
+        ahead.cancel()
+        await asyncio.wait({ahead})
+        result = await asyncio.wait_for(pieces.port.train(plan(5, sync=1)), WITHIN_S)
+        assert (result.num_steps, result.num_samples) == (5, 20)
+        await pieces.close()
+
+    asyncio.run(main())
+
+
 def test_a_trainer_that_dies_takes_a_slot_that_went_on_from_its_replica_along(pieces: Pieces) -> None:
     async def main() -> None:
         await pieces.port.start()

@@ -78,6 +78,8 @@ class CheapTrainer:
         self.abandoned = 0
         self.carried: Intervals = ()
         """Ids in the replica: trained since it last started at the anchor as a whole."""
+        self.base = torch.zeros_like(anchor)
+        """The anchor as each fragment of the replica last took it over."""
         self._anchor, self._seed, self._fragments, self._progress = anchor, seed, fragments, (0, 0)
         self._replica = torch.zeros_like(anchor)
 
@@ -88,10 +90,11 @@ class CheapTrainer:
             if final is not None:
                 steps = await self._pass(0, plan.overlap_steps, plan)
                 plan = await final
-            start = self._anchor.clone()
+            start, base = self._anchor.clone(), self._anchor.clone()
             if not plan.fresh:
                 synced = self._fragments[(plan.sync - 1) % len(self._fragments)].elements
                 start, start[synced] = self._replica.clone(), torch.lerp(start[synced], self._replica[synced], plan.alpha)
+                base, base[synced] = self.base.clone(), base[synced]
             steps = await self._pass(steps, plan.num_steps, plan)
         except asyncio.CancelledError:
             self.abandoned += 1
@@ -101,7 +104,7 @@ class CheapTrainer:
         samples = steps * BATCH_SAMPLES
         trained = intervals.split(plan.lease, samples)[0]
         generator = torch.Generator().manual_seed(1000 * plan.sync + self._seed + 7919 * (trained[0][0] if trained else 0))
-        self._replica = start + torch.randn(start.shape, generator=generator)
+        self._replica, self.base = start + torch.randn(start.shape, generator=generator), base
         due = self._fragments[plan.sync % len(self._fragments)].elements
         self.local[due] = self._replica[due]
         self.carried = intervals.join(() if plan.fresh else self.carried, trained)
