@@ -22,7 +22,7 @@ from decentra.errors import DecentraError, SetupError
 from decentra.ledger.apply import Machine
 from decentra.ledger.golden import check_machine
 from decentra.node.wiring import Credentials, Door, NodeTransport, Text, Wiring
-from decentra.outer.fragments import fragments
+from decentra.outer.fragments import arranged, fragments
 from decentra.outer.layout import Layout
 from decentra.outer.nesterov import Nesterov
 from decentra.seams import Verifier
@@ -44,7 +44,7 @@ def machine(config: RunConfig, layout: Layout) -> Machine:
     """How this run applies entries."""
     outer = config.outer
     return Machine(
-        fragments=fragments(layout.num_chunks),
+        fragments=fragments(layout, outer.fragments),
         codecs=codecs(),
         outer=Nesterov(outer.lr, outer.momentum, outer.nesterov),
         up=config.codec.up,
@@ -54,6 +54,11 @@ def machine(config: RunConfig, layout: Layout) -> Machine:
         gather=config.codec.aggregate == "gather",
         feedback=config.codec.feedback,
     )
+
+
+def layout_of(config: RunConfig, model: Any) -> Layout:
+    """Where the parameters of a run's model stand."""
+    return arranged([(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()], config.outer.fragments)
 
 
 # -- training -----------------------------------------------------------------------------------------------------------
@@ -119,14 +124,13 @@ def text(config: RunConfig, cache: Path) -> Text:
 
     paths = shards.build(config.data, text_folder(config, cache)[0])
     model = first_model(config)
-    layout = Layout.of((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
 
     def fill(layout: Layout, anchor: Any) -> None:
         for name, view in layout.views(anchor).items():
             view.copy_(model.get_parameter(name).detach())
 
     train = Shard.open(paths["train.bin"], config.data.context, config.data.vocab_size)
-    return Text(dict(paths), train.num_samples, layout, fill)
+    return Text(dict(paths), train.num_samples, layout_of(config, model), fill)
 
 
 # -- a node -------------------------------------------------------------------------------------------------------------

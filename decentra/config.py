@@ -69,12 +69,25 @@ class InnerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OuterConfig:
-    """The outer step: H inner steps, then Nesterov on the averaged pseudo-gradient (DiLoCo, arXiv 2311.08105)."""
+    """The outer step: Nesterov on the averaged pseudo-gradient (DiLoCo, arXiv 2311.08105), every H inner steps.
+
+    fragments: P, parts of the model that are synced in turn, one every H / P steps (Streaming DiLoCo, arXiv 2501.18512).
+    overlap_steps: tau, inner steps that a trainer goes on for while the round runs, before it takes the outcome over.
+    alpha: the share of its own value that a fragment keeps when it does; 0 discards what those steps did to it.
+    """
 
     inner_steps: int = 25
     lr: float = 0.7
     momentum: float = 0.9
     nesterov: bool = True
+    fragments: int = 1
+    overlap_steps: int = 0
+    alpha: float = 0.5
+
+    @property
+    def slot_steps(self) -> int:
+        """Inner steps between two syncs."""
+        return self.inner_steps // self.fragments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +124,16 @@ class RunConfig:
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
+
+    @property
+    def slot_samples(self) -> int:
+        """Samples that a member trains between two syncs."""
+        return self.outer.slot_steps * self.inner.batch_samples
+
+    @property
+    def first_lease_samples(self) -> int:
+        """Samples that a member is leased before it has claimed any: a slot's, and the next one's where that begins ahead."""
+        return self.slot_samples * (2 if self.outer.overlap_steps else 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +235,7 @@ def _numbers(run: RunConfig) -> Rules:
         "inner.batch_samples": inner.batch_samples,
         "data.context": data.context,
         "data.max_text_bytes": data.max_text_bytes,
+        "outer.fragments": outer.fragments,
         "start_members": run.start_members,
         "model.dim": model.dim,
         "model.num_layers": model.num_layers,
@@ -242,7 +266,31 @@ def _numbers(run: RunConfig) -> Rules:
     rules += [(0.0 < value < math.inf, f"{key} = {value} must be a positive number") for key, value in positive.items()]
     rules += [(0.0 <= value < 1.0, f"{key} = {value} must lie in [0, 1)") for key, value in shares.items()]
     rules.append((0.0 <= inner.min_lr_share <= 1.0, f"inner.min_lr_share = {inner.min_lr_share} must lie in [0, 1]"))
-    return rules
+    return rules + _slots(run)
+
+
+def _slots(run: RunConfig) -> Rules:
+    """What holds between H, P, tau and the model's depth; each rule names the nearest value that holds."""
+    outer, layers = run.outer, run.model.num_layers
+    steps, parts, overlap = outer.inner_steps, max(1, outer.fragments), outer.overlap_steps
+    nearest = max(1, round(steps / parts)) * parts
+    longest = max(0, steps // parts - 1)
+    return [
+        (
+            parts == 1 or parts <= layers,
+            f"outer.fragments = {parts} must not be more than model.num_layers = {layers}; use {layers} at most",
+        ),
+        (
+            steps % parts == 0,
+            f"outer.inner_steps = {steps} must divide by outer.fragments = {parts}, for a sync comes every H / P steps; use {nearest}",
+        ),
+        (
+            0 <= overlap <= longest,
+            f"outer.overlap_steps = {overlap} must lie in 0 to {longest}, for it must end before the next sync, H / P = {steps // parts} "
+            f"steps on; use {min(max(0, overlap), longest)}",
+        ),
+        (0.0 <= outer.alpha <= 1.0, f"outer.alpha = {outer.alpha} must lie in [0, 1]; use {min(max(0.0, outer.alpha), 1.0):g}"),
+    ]
 
 
 def _shapes(run: RunConfig) -> Rules:

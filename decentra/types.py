@@ -30,7 +30,7 @@ Intervals = tuple[Interval, ...]
 
 @dataclass(frozen=True, slots=True)
 class SlotPlan:
-    """What a trainer is to do between two merge points: start at the anchor, take inner steps, hand over.
+    """What a trainer is to do for one sync: take over what the last one agreed, take inner steps, hand over.
 
     sync: the outer step this slot ends in.
     lease: sample ids that may be trained, in order; the slot uses a prefix. None of them is in the replica yet.
@@ -38,8 +38,10 @@ class SlotPlan:
     tokens_committed: T, tokens that committed entries have counted.
     tokens_last_sync: Q, tokens of the last counted sync (planned tokens before the first).
     evaluate: also measure the held-out loss of the anchor before the first step.
-    fresh: start at the anchor with every fragment; else only the one that was synced last takes it over. Always so with
-        one fragment.
+    fresh: take the anchor over with every fragment; else only with the one that was synced last.
+    overlap_steps: inner steps to take before anything is taken over, for the last sync is not decided yet: this plan then holds
+        as far as that, and the final one, asked for there, from there on. It is never fresh.
+    alpha: the share of its own value that the fragment keeps when it takes the anchor over.
     """
 
     sync: int
@@ -49,14 +51,17 @@ class SlotPlan:
     tokens_last_sync: int
     evaluate: bool
     fresh: bool = True
+    overlap_steps: int = 0
+    alpha: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class SlotResult:
-    """What a trainer did in a slot; its local parameters then stand in the contribution buffer.
+    """What a trainer did in a slot; its local parameters of the due fragment then stand in the contribution buffer.
 
     num_samples: samples trained, a prefix of the plan's lease. loss: mean inner loss in nats a token.
     heldout_loss: of the anchor, in nats a token, where the plan asked for it. compute_s: seconds in inner steps.
+    wait_s: seconds in which it stood still after its overlap steps, for the round before was not over.
     """
 
     sync: int
@@ -66,6 +71,7 @@ class SlotResult:
     loss: float
     compute_s: float
     heldout_loss: float | None = None
+    wait_s: float = 0.0
 
 
 @dataclass(slots=True)

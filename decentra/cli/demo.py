@@ -25,7 +25,11 @@ class Options:
     peers: int = 4
     """Peers at the start; one more joins after a third of the rounds."""
     rounds: int = 20
-    """Outer steps."""
+    """Outer steps of the whole model."""
+    inner_steps: int = 0
+    """Inner steps between two outer steps; 0 takes 25, and 60 with --streaming."""
+    streaming: bool = False
+    """Sync the model in two fragments, each round beside the training that follows; else train, then wait for the round."""
     link: str = "100mbit,50ms"
     """Every node's link: RATE,DELAY; rate a direction, delay one way."""
     kill: str = "leader,reducer"
@@ -49,6 +53,8 @@ def main(arguments: list[str]) -> int:
     if options.peers < 2 or options.rounds < 3 or options.time_limit_s <= 0:
         given = f"--peers {options.peers} --rounds {options.rounds} --time-limit-s {options.time_limit_s:g}"
         raise ConfigError(f"{given}: a demo needs at least 2 peers, 3 rounds and some time")
+    if options.inner_steps < 0:
+        raise ConfigError(f"--inner-steps {options.inner_steps} must be at least 1, or 0 for the demo's own choice")
     if options.codec not in CODECS:
         raise ConfigError(f"--codec {options.codec!r} is not known; use one of {', '.join(CODECS)}")
     parse_link(options.link)
@@ -62,9 +68,9 @@ def main(arguments: list[str]) -> int:
     config = demo_run(settings)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
-            swarm = run(play_demo(settings, config, lambda *seen: live.update(_view(options, *seen))))
+            swarm = run(play_demo(settings, config, lambda *seen: live.update(_view(config.stop_syncs, *seen))))
     else:
-        swarm = run(play_demo(settings, config, _Lines(console, options.rounds)))
+        swarm = run(play_demo(settings, config, _Lines(console, config.stop_syncs)))
     summary, lines = report(settings, config, swarm)
     if options.json:
         print(json.dumps(summary))
@@ -74,19 +80,19 @@ def main(arguments: list[str]) -> int:
     return 0 if summary["hashes_equal"] and summary["finished"] else 1
 
 
-def _view(options: Options, statuses: Sequence[dict[str, Any]], elapsed_s: float, line: str) -> Any:
+def _view(syncs: int, statuses: Sequence[dict[str, Any]], elapsed_s: float, line: str) -> Any:
     from decentra.observe.table import swarm_table
 
     if statuses:
-        return swarm_table(statuses, options.rounds, elapsed_s, "decentra demo")
+        return swarm_table(statuses, syncs, elapsed_s, "decentra demo")
     return f"{line or 'peers are starting'} ({elapsed_s:.0f} s)"
 
 
 class _Lines:
     """Where nobody watches a terminal: a line for each outer step."""
 
-    def __init__(self, console: Any, rounds: int) -> None:
-        self._console, self._rounds, self._said = console, rounds, ""
+    def __init__(self, console: Any, syncs: int) -> None:
+        self._console, self._syncs, self._said = console, syncs, ""
 
     def __call__(self, statuses: Sequence[dict[str, Any]], elapsed_s: float, line: str) -> None:
         from decentra.observe.table import headline
@@ -94,5 +100,5 @@ class _Lines:
         now = f"outer step {max(s['sync'] for s in statuses)}" if statuses else line or self._said or "peers are starting"
         if now != self._said:
             self._said = now
-            shown = " ".join(headline(statuses, self._rounds, elapsed_s, "demo")) if statuses else f"{now} ({elapsed_s:.0f} s)"
+            shown = " ".join(headline(statuses, self._syncs, elapsed_s, "demo")) if statuses else f"{now} ({elapsed_s:.0f} s)"
             self._console.print(shown, markup=False, highlight=False, soft_wrap=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
+import os
 import signal
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 COMMANDS = {
     "demo": "the main job on this machine: a swarm of real node daemons on real text, one joins late, two are killed",
@@ -72,5 +74,17 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def entry() -> NoReturn:
+    """The process of a command. It ends as soon as the command has: taking torch and gRPC apart would keep a person who
+    pressed Ctrl-C waiting for another second, and everything that must be closed is closed by then.
+    """
+    code = 1
+    with contextlib.suppress(BrokenPipeError):  # who reads has read enough
+        code = main()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -45,25 +45,27 @@ class Objects:
             digest, r = name.split("/")[1].split(".")
             self._keep_blob(bytes.fromhex(digest), name, int(r))
 
-    def put_blob(self, data: bytes | memoryview, r: int, serve: bool = False) -> Digest:
-        """Keep a blob that entry r may name; returns its digest. The same bytes again count as of the later entry.
-
-        serve: it is about to be asked for; memory keeps it until one of another entry is, so `data` must not change any more.
-        """
+    def put_blob(self, data: bytes | memoryview, r: int) -> Digest:
+        """Keep a blob that entry r may name; returns its digest. The same bytes again count as of the later entry."""
         blocks = list(chain.split_blocks(data, FILE_BLOCK_BYTES))
-        digests = tuple(chain.bytes_block(block) for block in blocks)
-        name_digest = self.put_blocks(blocks, digests, r)
-        known = self._known.get(name_digest)
-        if serve and known is not None and known.r == r:
-            self._remember(name_digest, StoredObject(known.path, r, False, digests, FILE_BLOCK_BYTES, data))
-        return name_digest
+        return self.put_blocks(blocks, [chain.bytes_block(block) for block in blocks], r)
+
+    def serve_blob(self, data: memoryview, r: int) -> tuple[Digest, ...]:
+        """Give a blob of entry r away from memory, before it is kept and after, until one of another entry is served so.
+
+        `data` must not change any more. Returns the digests of its blocks.
+        """
+        digests = tuple(chain.bytes_block(block) for block in chain.split_blocks(data, FILE_BLOCK_BYTES))
+        name_digest = chain.tree(digests)
+        self._remember(name_digest, StoredObject(_blob_path(name_digest, r), r, False, digests, FILE_BLOCK_BYTES, data))
+        return digests
 
     def put_blocks(self, blocks: Sequence[bytes | memoryview], digests: Sequence[Digest], r: int) -> Digest:
         """The same of a blob's blocks (each of FILE_BLOCK_BYTES, the last maybe shorter), whose digests are known to be these."""
         name_digest = chain.tree(digests)
         known = self._known.get(name_digest)
         if known is None or 0 <= known.r < r:
-            name = f"blobs/{name_digest.hex()}.{r}"
+            name = _blob_path(name_digest, r)
             self._files.write(name, *blocks)
             self._keep_blob(name_digest, name, r)
         return name_digest
@@ -76,7 +78,8 @@ class Objects:
             superseded = known is not None and known.r > r
             if not superseded:
                 self._known[name_digest] = StoredObject(name, r, False)
-                self._served.pop(name_digest, None)
+                if (served := self._served.get(name_digest)) is not None and served.data is None:
+                    self._served.pop(name_digest)
         if known is not None:
             self._files.remove(name if superseded else known.path)
 
@@ -159,6 +162,10 @@ class Objects:
         with self._lock:
             self._known = {name: known for name, known in self._known.items() if known.r == FILE_R}
             self._served = {name: found for name, found in self._served.items() if found.r == FILE_R}
+
+
+def _blob_path(name_digest: Digest, r: int) -> str:
+    return f"blobs/{name_digest.hex()}.{r}"
 
 
 def object_digest(data: bytes | bytearray | memoryview) -> Digest:

@@ -194,9 +194,13 @@ class Store:
 
     # -- objects by digest ------------------------------------------------------------------------------------------
 
-    def put_blob(self, data: bytes | memoryview, r: int, serve: bool = False) -> Digest:
-        """Keep a blob that entry r may name; returns its digest. serve: see Objects.put_blob."""
-        return self._objects.put_blob(data, r, serve)
+    def put_blob(self, data: bytes | memoryview, r: int) -> Digest:
+        """Keep a blob that entry r may name; returns its digest."""
+        return self._objects.put_blob(data, r)
+
+    def serve_blob(self, data: memoryview, r: int) -> tuple[Digest, ...]:
+        """Give a blob away that is not kept yet; returns the digests of its blocks. See Objects.serve_blob."""
+        return self._objects.serve_blob(data, r)
 
     def put_blocks(self, blocks: Sequence[bytes | memoryview], digests: Sequence[Digest], r: int) -> Digest:
         """The same of a blob's blocks, whose digests are known to be these."""

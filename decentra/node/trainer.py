@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import torch
 from decentra.config import RunConfig, run_from_bytes
 from decentra.node.shared_state import SharedState, take_descriptor
 from decentra.node.trainer_port import DESCRIPTOR_SOCKET, GRPC_SOCKET, SERVICE
+from decentra.outer.fragments import fragments, parameters
 from decentra.outer.layout import Layout, Slot
-from decentra.train.loop import train
+from decentra.train.loop import SlotAbandoned, train
 from decentra.train.step import Views
 from decentra.types import SlotPlan, SlotResult
 from decentra.wire.v1 import trainer_pb2
@@ -33,22 +34,27 @@ NICE = 5
 class DaemonPlug:
     """train.loop.OuterPlug over the daemon's socket."""
 
-    def __init__(self, channel: grpc.Channel, anchor: Views, local: Views) -> None:
-        self.anchor, self.local = anchor, local
+    def __init__(self, channel: grpc.Channel, anchor: Views, local: Views, fragments: Sequence[Collection[str]]) -> None:
+        self.anchor, self.local, self.fragments = anchor, local, fragments
         self._sync = 0
         call = channel.unary_unary
         self._next = call(f"/{SERVICE}/NextSlot", trainer_pb2.NextSlotRequest.SerializeToString, trainer_pb2.Slot.FromString)
+        self._final = call(f"/{SERVICE}/FinalSlot", trainer_pb2.FinalSlotRequest.SerializeToString, trainer_pb2.Slot.FromString)
         self._progress = call(f"/{SERVICE}/Progress", trainer_pb2.ProgressRequest.SerializeToString, trainer_pb2.ProgressReply.FromString)
         self._contribute = call(f"/{SERVICE}/Contribute", trainer_pb2.SlotDone.SerializeToString, trainer_pb2.ContributeReply.FromString)
 
     def next_slot(self) -> SlotPlan | None:
         """See OuterPlug."""
         slot = self._next(trainer_pb2.NextSlotRequest())
-        if slot.stop:
-            return None
         self._sync = slot.sync
-        lease = tuple((i.start, i.stop) for i in slot.lease)
-        return SlotPlan(slot.sync, lease, slot.num_steps, slot.tokens_committed, slot.tokens_last_sync, slot.evaluate)
+        return None if slot.stop else _plan(slot)
+
+    def final(self, plan: SlotPlan) -> SlotPlan:
+        """See OuterPlug."""
+        slot = self._final(trainer_pb2.FinalSlotRequest(sync=plan.sync))
+        if slot.stop:
+            raise SlotAbandoned(f"sync {plan.sync} is not wanted any more")
+        return _plan(slot)
 
     def progress(self, steps_done: int, loss: float, tokens: int) -> bool:
         """See OuterPlug."""
@@ -64,10 +70,25 @@ class DaemonPlug:
             num_tokens=result.num_tokens,
             loss=result.loss,
             compute_s=result.compute_s,
+            wait_s=result.wait_s,
         )
         if result.heldout_loss is not None:
             done.heldout_loss = result.heldout_loss
         self._contribute(done)
+
+
+def _plan(slot: trainer_pb2.Slot) -> SlotPlan:
+    return SlotPlan(
+        sync=slot.sync,
+        lease=tuple((i.start, i.stop) for i in slot.lease),
+        num_steps=slot.num_steps,
+        tokens_committed=slot.tokens_committed,
+        tokens_last_sync=slot.tokens_last_sync,
+        evaluate=slot.evaluate,
+        fresh=slot.fresh,
+        overlap_steps=slot.overlap_steps,
+        alpha=slot.alpha,
+    )
 
 
 def run_trainer(folder: Path, outfit: Outfit) -> None:
@@ -79,9 +100,11 @@ def run_trainer(folder: Path, outfit: Outfit) -> None:
             told = attach(trainer_pb2.AttachRequest(rank=0, pid=os.getpid()))
             shared = SharedState(_descriptor(folder), told.num_elements)
             torch.set_num_threads(max(1, told.num_threads))
-            replica, source, heldout = outfit(run_from_bytes(told.run_config), Path(told.data_dir), told.micro_batch, told.device)
+            run = run_from_bytes(told.run_config)
+            replica, source, heldout = outfit(run, Path(told.data_dir), told.micro_batch, told.device)
             layout = Layout(tuple(Slot(t.name, tuple(t.shape), t.offset) for t in told.layout))
-            train(replica, source, DaemonPlug(channel, layout.views(shared.anchor), layout.views(shared.local)), heldout)
+            names = parameters(layout, fragments(layout, run.outer.fragments))
+            train(replica, source, DaemonPlug(channel, layout.views(shared.anchor), layout.views(shared.local), names), heldout)
         except (grpc.RpcError, DaemonGoneError):
             if not _is_gone(folder):
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from decentra.config import NodeConfig, run_bytes
 from decentra.node.shared_state import SharedState, offer_descriptor
-from decentra.rounds.ports import Run
+from decentra.rounds.ports import ReplicaLost, Run
 from decentra.types import SlotPlan, SlotResult
 from decentra.wire.v1 import swarm_pb2, trainer_pb2
 
@@ -20,6 +21,7 @@ SERVICE = "decentra.wire.v1.Trainer"
 GRPC_SOCKET = "trainer.sock"
 DESCRIPTOR_SOCKET = "memory.sock"
 STOP_GRACE_S = 1.0
+LOST = "the trainer died, and with it what no entry has counted"
 
 
 class ProcessTrainer:
@@ -32,7 +34,8 @@ class ProcessTrainer:
         self.heldout: float | None = None
         self._run, self._node, self._shared, self._data_dir = run, node, shared, data_dir
         self._plan: SlotPlan | None = None
-        self._handed = False
+        self._handed, self._has_replica = False, False
+        self._final: asyncio.Future[SlotPlan] | None = None
         self._result: asyncio.Future[SlotResult] | None = None
         self._changed = asyncio.Event()
         self._progress = (0, 0)
@@ -63,6 +66,7 @@ class ProcessTrainer:
         handlers = {
             "Attach": unary(self._attach, trainer_pb2.AttachRequest.FromString, trainer_pb2.AttachReply.SerializeToString),
             "NextSlot": unary(self._next_slot, trainer_pb2.NextSlotRequest.FromString, trainer_pb2.Slot.SerializeToString),
+            "FinalSlot": unary(self._final_slot, trainer_pb2.FinalSlotRequest.FromString, trainer_pb2.Slot.SerializeToString),
             "Progress": unary(self._on_progress, trainer_pb2.ProgressRequest.FromString, trainer_pb2.ProgressReply.SerializeToString),
             "Contribute": unary(self._contribute, trainer_pb2.SlotDone.FromString, trainer_pb2.ContributeReply.SerializeToString),
         }
@@ -84,25 +88,42 @@ class ProcessTrainer:
 
     # -- the member's side ------------------------------------------------------------------------------------------
 
-    async def train(self, plan: SlotPlan) -> SlotResult:
+    async def train(self, plan: SlotPlan, final: Awaitable[SlotPlan] | None = None) -> SlotResult:
         """See rounds.ports.TrainerPort."""
+        if not (plan.fresh or self._has_replica):
+            raise ReplicaLost(LOST)
         self._plan, self._handed, self._progress = plan, False, (0, plan.num_steps)
         self._result = asyncio.get_running_loop().create_future()
+        if final is not None:
+            self._final = asyncio.ensure_future(final)
+            self._final.add_done_callback(self._final_is_known)
         self._wake()
         try:
             return await self._result
         finally:
-            self._plan, self._result, self._progress = None, None, (0, 0)
+            if self._final is not None:
+                self._final.cancel()
+            self._plan, self._final, self._result, self._progress = None, None, None, (0, 0)
+            self._wake()
+
+    def _final_is_known(self, final: asyncio.Future[SlotPlan]) -> None:
+        if final is self._final and not final.cancelled() and self._result is not None and not self._result.done():
+            if (error := final.exception()) is not None:
+                self._result.set_exception(error)
+            self._wake()
 
     def progress(self) -> tuple[int, int]:
         """See rounds.ports.TrainerPort."""
         return self._progress
 
     def trainer_lost(self) -> None:
-        """The process has died: its slot is handed out again to the next one."""
-        self._handed = False
-        if self._plan is not None:
-            self._progress = (0, self._plan.num_steps)
+        """The process has died: its slot is handed out again to the next one, unless it went on from what died with it."""
+        self._has_replica = False
+        if self._plan is not None and not self._plan.fresh:
+            if self._result is not None and not self._result.done():
+                self._result.set_exception(ReplicaLost(LOST))
+        elif self._plan is not None:
+            self._handed, self._progress = False, (0, self._plan.num_steps)
         self._wake()
 
     def _wake(self) -> None:
@@ -130,28 +151,57 @@ class ProcessTrainer:
             if self._stopping:
                 return trainer_pb2.Slot(stop=True)
             await self._changed.wait()
-        plan, self._handed = self._plan, True
-        return trainer_pb2.Slot(
-            sync=plan.sync,
-            lease=[swarm_pb2.Interval(start=start, stop=stop) for start, stop in plan.lease],
-            num_steps=plan.num_steps,
-            tokens_committed=plan.tokens_committed,
-            tokens_last_sync=plan.tokens_last_sync,
-            evaluate=plan.evaluate,
-        )
+        self._handed, self._has_replica = True, self._has_replica or self._plan.fresh
+        return _slot(self._plan)
+
+    def _is_at_work(self, sync: int) -> bool:
+        """Whether the process's slot is the one that is wanted: one abandoned for another of the same sync is not, which it has yet to
+        ask for."""
+        return self._plan is not None and self._handed and self._plan.sync == sync and not self._stopping
+
+    async def _final_slot(self, request: trainer_pb2.FinalSlotRequest, context: Any) -> trainer_pb2.Slot:
+        while True:
+            final = self._final
+            if not self._is_at_work(request.sync) or final is None:
+                return trainer_pb2.Slot(stop=True)
+            if final.done():
+                return _slot(final.result())
+            await self._changed.wait()
 
     async def _on_progress(self, request: trainer_pb2.ProgressRequest, context: Any) -> trainer_pb2.ProgressReply:
-        wanted = self._plan is not None and self._plan.sync == request.sync and not self._stopping
+        wanted = self._is_at_work(request.sync)
         if wanted and self._plan is not None:
             self._progress = (request.steps_done, self._plan.num_steps)
             self.loss = request.loss
         return trainer_pb2.ProgressReply(go_on=wanted)
 
     async def _contribute(self, request: trainer_pb2.SlotDone, context: Any) -> trainer_pb2.ContributeReply:
-        if self._plan is not None and self._plan.sync == request.sync and self._result is not None and not self._result.done():
+        if self._is_at_work(request.sync) and self._result is not None and not self._result.done():
             heldout = request.heldout_loss if request.HasField("heldout_loss") else None
-            result = SlotResult(
-                request.sync, request.num_steps, request.num_samples, request.num_tokens, request.loss, request.compute_s, heldout
+            self._result.set_result(
+                SlotResult(
+                    sync=request.sync,
+                    num_steps=request.num_steps,
+                    num_samples=request.num_samples,
+                    num_tokens=request.num_tokens,
+                    loss=request.loss,
+                    compute_s=request.compute_s,
+                    heldout_loss=heldout,
+                    wait_s=request.wait_s,
+                )
             )
-            self._result.set_result(result)
         return trainer_pb2.ContributeReply()
+
+
+def _slot(plan: SlotPlan) -> trainer_pb2.Slot:
+    return trainer_pb2.Slot(
+        sync=plan.sync,
+        lease=[swarm_pb2.Interval(start=start, stop=stop) for start, stop in plan.lease],
+        num_steps=plan.num_steps,
+        tokens_committed=plan.tokens_committed,
+        tokens_last_sync=plan.tokens_last_sync,
+        evaluate=plan.evaluate,
+        fresh=plan.fresh,
+        overlap_steps=plan.overlap_steps,
+        alpha=plan.alpha,
+    )

@@ -1,7 +1,8 @@
 """What a replica carries of its lease that no entry has counted yet. Pure.
 
-The next offer claims it all, from the front of the lease. With one fragment every slot starts at the anchor, so nothing is
-carried from one sync to the next; with more, samples that were left out of one sync go into the next fragment's offer.
+The next offer claims it all, from the front of the lease. With one fragment a replica whose offer was left out starts at the
+anchor, so nothing is carried from one sync to the next; with more, samples that were left out of one sync go into the next
+fragment's offer. A slot takes over the fragment of one sync, so a replica that has two to take over starts at the anchor too.
 """
 
 from __future__ import annotations
@@ -13,12 +14,19 @@ from decentra.types import SlotPlan, SlotResult
 
 @dataclass(slots=True)
 class Carried:
-    """samples, tokens, steps: trained and not counted, a prefix of the lease. fresh: the next slot starts at the anchor as a whole."""
+    """samples, tokens, steps: trained and not counted, a prefix of the lease. fresh: the next slot starts at the anchor as a whole.
+
+    num_fragments, overlaps: of the run; overlaps where a slot begins before the last sync is decided. counted: whether the last
+    sync counted this replica's offer. behind: syncs decided that no slot of this replica has taken over and ended since.
+    """
 
     num_fragments: int
+    overlaps: bool = False
+    counted: bool = False
     samples: int = 0
     tokens: int = 0
     steps: int = 0
+    behind: int = 0
     fresh: bool = True
 
     def took(self, plan: SlotPlan, result: SlotResult | None) -> None:
@@ -31,16 +39,17 @@ class Carried:
         self.samples += result.num_samples
         self.tokens += result.num_tokens
         self.steps += result.num_steps
-        self.fresh = False
+        self.behind, self.fresh = 0, False
 
     def decided(self, counted: bool) -> None:
         """A sync was committed, with this replica's offer among the counted ones or not."""
+        self.counted, self.behind = counted, self.behind + 1
         if counted:
             self.samples = self.tokens = self.steps = 0
-        if self.num_fragments == 1:
+        if self.behind > 1 or (self.num_fragments == 1 and not (counted and self.overlaps)):
             self.restart()
 
     def restart(self) -> None:
-        """Start at the anchor again: after a re-sync, outside the view, with one fragment after every sync."""
-        self.samples = self.tokens = self.steps = 0
+        """Start at the anchor again: after a re-sync, outside the view, with one fragment after a sync that left this replica out."""
+        self.samples = self.tokens = self.steps = self.behind = 0
         self.fresh = True

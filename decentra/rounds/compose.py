@@ -12,13 +12,14 @@ from decentra.ledger.entry import Counted, Entry, Sum
 from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import Part, next_members
 from decentra.rounds import leases
-from decentra.rounds.contribute import sits_out
+from decentra.rounds.contribute import progress, sits_out
 from decentra.rounds.flows import names
 from decentra.rounds.offers import (
     Offer,
     close_deadline_s,
     gathered,
     half_offered,
+    head_start_s,
     heartbeat_period_s,
     held_everywhere,
     median_share,
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
 
 def deadline_s(member: Member, start_s: float, attempt: int) -> float:
     """When stragglers are waited for no longer: never, until half have offered."""
-    state = member.state
+    state, outer = member.state, member.run.config.outer
     if not state.started(member.run.config.start_members) or not half_offered(state.expected(), member.book.offers):
         return math.inf
     member.mark("half")
     half_s = member.marks["half"]
-    begun_s = max(half_s, start_s)
-    return close_deadline_s(begun_s - (half_s - member.round_start_s), begun_s, attempt)
+    begun_s, took_s = max(half_s, start_s), half_s - member.round_start_s
+    took_s += head_start_s(took_s, member.ahead_s, outer.overlap_steps, outer.slot_steps)
+    return close_deadline_s(begun_s - took_s, begun_s, attempt)
 
 
 def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[tuple[Part, ...], list[Offer], bool]:
@@ -87,7 +89,7 @@ def period_s(member: Member) -> float:
         return 0.0
     training = [(b.steps_done, b.num_steps) for p, b in member.beats.items() if p not in member.book.offers]
     if member.own is None:
-        training.append(member.ports.trainer.progress())
+        training.append(progress(member))
     return heartbeat_period_s(member.now() - member.round_start_s, training)
 
 

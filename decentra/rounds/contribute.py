@@ -17,6 +17,7 @@ from decentra.rounds import records
 from decentra.rounds.contribution import Encoded, cut, encode_contribution
 from decentra.rounds.offers import Offer, lags_too_far
 from decentra.rounds.parts import HeldContribution
+from decentra.rounds.ports import ReplicaLost
 from decentra.types import CHUNK_ELEMENTS, PeerId, SlotPlan, SlotResult
 from decentra.wire.v1 import rounds_pb2
 
@@ -28,22 +29,46 @@ PAYLOAD = "offer.bin"
 
 
 async def train_slots(member: Member) -> None:
-    """Train for each due sync, from the agreed anchor, and offer the result; until cancelled."""
+    """Train for each due sync, and offer the result; until cancelled.
+
+    Where rounds overlap with training, the next slot begins as this one ends, beside the offer and before its sync is decided.
+    """
     while _is_behind(member):
         await member.changed.wait(1.0)
     await resume(member)
-    while True:
-        while not may_train(member):
-            await member.changed.wait(1.0)
-        plan, origin = make_plan(member), member.origin
-        member.marks.setdefault("slot", member.now())
-        result = await _train(member, plan, origin)
-        member.carried.took(plan, result)
-        if result is not None and member.carried.samples > 0:
-            member.mark("trained")
-            await offer(member, result, origin)
-        while member.state.sync == plan.sync and member.origin == origin and not member.is_done():
-            await member.changed.wait(1.0)
+    offering: asyncio.Future[None] | None = None
+    try:
+        while True:
+            while offering is None and not may_train(member):
+                await member.changed.wait(1.0)
+            plan, origin = make_plan(member, ahead=offering is not None), member.origin
+            result = await _train(member, plan, origin, offering)
+            if offering is not None:
+                await offering  # it reads what the next slot's end writes
+                offering = None
+            member.carried.took(plan, result)
+            if result is not None and member.carried.samples > 0:
+                member.mark("trained")
+                offering = asyncio.ensure_future(offer(member, result, origin))
+                if not await _goes_ahead(member, plan, origin, offering):
+                    await offering
+                    offering = None
+    finally:
+        if offering is not None:
+            offering.cancel()
+
+
+async def _goes_ahead(member: Member, plan: SlotPlan, origin: int, offering: asyncio.Future[None]) -> bool:
+    """Wait until the next slot may begin before the plan's sync is decided, or it is decided."""
+    if not member.run.config.outer.overlap_steps:
+        await offering
+    while member.state.sync == plan.sync and member.origin == origin and not member.is_done():
+        if may_train_ahead(member, offering):
+            return True
+        if offering.done():
+            offering.result()
+        await member.changed.wait(1.0)
+    return False
 
 
 def _is_behind(member: Member) -> bool:
@@ -63,6 +88,22 @@ def may_train(member: Member) -> bool:
     return member.carried.samples > 0 or intervals.total(state.leases.get(member.peer, ())) > 0
 
 
+def may_train_ahead(member: Member, offering: asyncio.Future[None]) -> bool:
+    """Whether this member may take inner steps for the next sync already: its replica holds what it offers for the due one."""
+    if not member.run.config.outer.overlap_steps or member.carried.fresh or _is_behind(member):
+        return False
+    if member.leaving or not member.in_view() or member.run.is_done(member.state.sync + 1, member.state.tokens):
+        return False
+    if offering.done() and member.own is None:
+        return False
+    return intervals.total(member.state.leases.get(member.peer, ())) > member.carried.samples > 0
+
+
+def progress(member: Member) -> tuple[int, int]:
+    """(steps done, steps planned) of the slot for the due sync; (0, 0) where none runs."""
+    return member.ports.trainer.progress() if member.slot_sync == member.state.sync else (0, 0)
+
+
 def sits_out(member: Member) -> bool:
     """Whether this sync is skipped: a root for it was written down before, so its bytes may have left, or this node came too late."""
     return member.own is None and member.sits_out_sync >= member.state.sync
@@ -72,12 +113,14 @@ def mind_lag(member: Member, share_done: float, heard: Collection[PeerId]) -> No
     """A member that came to the due sync after the others sits it out where the swarm is better off so.
 
     share_done: how far those `heard` are with their slots. Asked once, when they are first heard: who is merely slow stays in.
+    The steps that they were ahead when the round began do not count: who starts with a round lacks them in the next one too.
     """
     if not member.came_back:
         return
     member.came_back = False
-    done, planned = member.ports.trainer.progress()
-    lag = share_done - (done / planned if planned and "slot" in member.marks else 0.0)
+    done, planned = progress(member)
+    outer = member.run.config.outer
+    lag = share_done - (done / planned if planned and "slot" in member.marks else 0.0) - outer.overlap_steps / outer.slot_steps
     others = [p for p in member.state.expected() if p in heard and p != member.peer]
     if member.own is None and lags_too_far(lag, len(others) + 1):
         member.ports.note(f"sync {member.state.sync}: the others have done {share_done:.0%} of it; this node sits it out")
@@ -85,43 +128,82 @@ def mind_lag(member: Member, share_done: float, heard: Collection[PeerId]) -> No
         member.changed.notify()
 
 
-def make_plan(member: Member) -> SlotPlan:
-    """The slot for the due sync: H steps from the front of the lease; one member, drawn by the state, evaluates."""
-    state = member.state
+def make_plan(member: Member, ahead: bool = False) -> SlotPlan:
+    """The slot for the due sync, from the front of the lease; one member, drawn by the state, evaluates.
+
+    ahead: for the sync after the due one, as far as it is known before that is decided: it is taken to count as many tokens as
+    the last one did.
+    """
+    state, outer = member.state, member.run.config.outer
     evaluator = min(state.expected(), key=lambda peer: digest("decentra/evaluate", member.hash, peer.encode()))
     return SlotPlan(
-        sync=state.sync,
+        sync=state.sync + ahead,
         lease=intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[1],
-        num_steps=member.run.config.outer.inner_steps,
-        tokens_committed=state.tokens,
+        num_steps=outer.slot_steps,
+        tokens_committed=state.tokens + ahead * state.tokens_last_sync,
         tokens_last_sync=state.tokens_last_sync,
-        evaluate=evaluator == member.peer,
+        evaluate=evaluator == member.peer and not ahead,
         fresh=member.carried.fresh,
+        overlap_steps=ahead * outer.overlap_steps,
     )
 
 
-async def _train(member: Member, plan: SlotPlan, origin: int) -> SlotResult | None:
+async def _train(member: Member, plan: SlotPlan, origin: int, ahead: asyncio.Future[None] | None) -> SlotResult | None:
     """The slot's result; None where the swarm went on without it, or this node sits out, left the view or had its replica replaced."""
-    start = member.now()
-    task = asyncio.ensure_future(member.ports.trainer.train(plan))
+    start, member.slot_sync = member.now(), plan.sync
+    member.marks.setdefault("slot", start)
+    member.began_s = min(member.began_s, start)
+    final = None if ahead is None else asyncio.ensure_future(_final_plan(member, plan, ahead))
+    task = asyncio.ensure_future(member.ports.trainer.train(plan, final))
     try:
         while not task.done():
             wake = asyncio.ensure_future(member.changed.wait(1.0))
             await asyncio.wait({task, wake}, return_when=asyncio.FIRST_COMPLETED)
             wake.cancel()
-            if member.state.sync != plan.sync or member.origin != origin or not member.in_view() or member.is_done() or sits_out(member):
+            if member.origin != origin or not member.in_view() or member.is_done() or _is_void(member, plan):
                 return None
         result = task.result()
+    except ReplicaLost as lost:
+        member.ports.note(f"sync {plan.sync}: {lost}; this node starts it again at the anchor")
+        return None
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+        member.slot_sync = -1
+        for each in (task, final):
+            if each is not None and not each.done():
+                each.cancel()
+                await asyncio.wait({each})
         member.trained_s += member.now() - start
     member.compute_s += result.compute_s
+    member.overrun_s[plan.sync] = result.wait_s
     member.train_loss[plan.sync] = result.loss
     if result.heldout_loss is not None:
         member.heldout_loss[plan.sync] = result.heldout_loss
     return result
+
+
+def _is_void(member: Member, plan: SlotPlan) -> bool:
+    """Whether a slot that runs is of no use: its sync is decided or sat out, or what it goes on from was left out of the last one."""
+    if member.state.sync > plan.sync or (plan.overlap_steps and member.carried.fresh):
+        return True
+    if member.state.sync == plan.sync:
+        return sits_out(member)
+    done, _ = member.ports.trainer.progress()
+    if done >= plan.overlap_steps:
+        member.say_once(f"sync {member.state.sync} outlasts the {done} steps that overlap with it; the trainer waits for it")
+    return False
+
+
+async def _final_plan(member: Member, plan: SlotPlan, offering: asyncio.Future[None]) -> SlotPlan:
+    """A slot that began ahead, once the last offer is made and its sync decided.
+
+    Where that counted this replica's offer, its fragment keeps its share of its own value (mixing factor alpha, Streaming
+    DiLoCo, arXiv 2501.18512); else it takes the anchor as it is.
+    """
+    await asyncio.shield(offering)
+    while member.state.sync < plan.sync:
+        await member.changed.wait(1.0)
+    alpha = member.run.config.outer.alpha if member.carried.counted else 0.0
+    return dataclasses.replace(make_plan(member), alpha=alpha)
 
 
 async def offer(member: Member, result: SlotResult, origin: int) -> None:
@@ -215,8 +297,10 @@ def _publish(member: Member, made: Offer, contribution: HeldContribution) -> Non
     if member.fault_of(made) or member.book.add(made):
         return
     member.parts.held[made.root] = contribution
+    member.arrived.notify()
     member.own = made
     member.mark("offered")
+    member.mark_half()
     member.marks["last_offer"] = member.now()
     member.wait("the offers of others")
     member.changed.notify()

@@ -12,7 +12,7 @@ from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import drift, records
 from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
-from decentra.rounds.contribute import mind_lag, sits_out
+from decentra.rounds.contribute import mind_lag, progress, sits_out
 from decentra.rounds.flows import names
 from decentra.rounds.parts import parts_to_hold
 from decentra.rounds.status import Beat
@@ -48,7 +48,7 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
     idle_since: float | None = None
     answered_s = start
     while _follows(member, r, attempt):
-        sent, limit_s = member.now(), member.silence_s()
+        sent, limit_s, told = member.now(), member.silence_s(), member.changed.count
         try:
             reply = (await member.call(leader, heartbeat(member), limit_s)).heartbeat
         except PeerError as error:
@@ -80,7 +80,8 @@ async def follow(member: Member, leader: PeerId, attempt: int) -> None:
             if attempt == 0 or not await _still_led(member, attempt - 1, attempt):
                 give_up(member, attempt + 1, why)
             return
-        await member.changed.wait(max(member.period_s(), 0.0 if failures else pause_s))
+        # What changed while the answer was on its way the leader does not know yet.
+        await member.changed.wait(max(member.period_s(), 0.0 if failures else pause_s), None if failures else told)
 
 
 def _least_wait_s(member: Member, attempt: int, num_leaders: int) -> float:
@@ -127,7 +128,7 @@ async def goes_back(member: Member, leader: PeerId, attempt: int) -> bool:
 def heartbeat(member: Member) -> rounds_pb2.Request:
     """What a member (or a newcomer that holds S_r) tells the leader."""
     mine = parts_to_hold(member.run.machine, member.state, member.peer, ())
-    done, planned = member.ports.trainer.progress()
+    done, planned = progress(member)
     beat = rounds_pb2.Heartbeat(
         r=member.state.r,
         attempt=member.attempt,
@@ -192,6 +193,7 @@ def take_offer(member: Member, signed: bytes) -> str:
     fault = member.fault_of(offer) or member.book.add(offer)
     if not fault and len(member.book.offers) > known:
         member.marks["last_offer"] = member.now()
+        member.mark_half()
         member.changed.notify()
     return fault
 

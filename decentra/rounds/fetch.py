@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from decentra.codec.base import block_slice
 from decentra.errors import PeerError, PeerFault, PeerUnreachable
+from decentra.ledger.chain import split_blocks, tree
 from decentra.ledger.entry import Entry
 from decentra.rounds.download import pull_object_blocks
 from decentra.types import FILE_BLOCK_BYTES, Digest, PeerId
@@ -27,7 +28,7 @@ class Fetcher:
 
     def __init__(self, member: Member) -> None:
         self._member = member
-        self._running: dict[Digest, asyncio.Task[None]] = {}
+        self._running: dict[Digest, asyncio.Future[Any]] = {}
         self._silent_until_s: dict[PeerId, float] = {}
         self.rate_bytes_per_s = float(member.me.down_bytes_per_s or FIRST_RATE_BYTES_PER_S)
 
@@ -65,21 +66,31 @@ class Fetcher:
                     pulls.append(self._once(term.blob, size, sorted(order, key=self.is_silent), entry.r))
         await asyncio.gather(*pulls)
 
+    def keep(self, data: memoryview, digests: Sequence[Digest], r: int) -> Digest:
+        """Write a blob of this node's own making down, aside: who then wants it held waits as for one that is pulled."""
+        name, blocks = tree(digests), list(split_blocks(data, FILE_BLOCK_BYTES))
+        if name not in self._running:
+            self._run(name, self._member.ports.run_blocking(self._member.ports.store.put_blocks, blocks, digests, r))
+        return name
+
     async def _once(self, name: Digest, size: int, order: list[PeerId], r: int) -> None:
         task = self._running.get(name)
         if task is None:
-            task = asyncio.ensure_future(self._pull(name, size, order, r))
-            self._running[name] = task
-            task.add_done_callback(lambda done: self._has_run(name, done))
+            task = self._run(name, self._pull(name, size, order, r))
         await asyncio.shield(task)
 
-    def _has_run(self, name: Digest, task: asyncio.Task[None]) -> None:
+    def _run(self, name: Digest, work: Awaitable[Any]) -> asyncio.Future[Any]:
+        task = self._running[name] = asyncio.ensure_future(work)
+        task.add_done_callback(lambda done: self._has_run(name, done))
+        return task
+
+    def _has_run(self, name: Digest, task: asyncio.Future[Any]) -> None:
         self._running.pop(name, None)
         if not task.cancelled():
             task.exception()
 
-    def running(self) -> list[asyncio.Task[None]]:
-        """Pulls under way."""
+    def running(self) -> list[asyncio.Future[Any]]:
+        """Pulls and writes under way."""
         return list(self._running.values())
 
     async def _pull(self, name: Digest, size: int, order: list[PeerId], r: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 
 from decentra.errors import PeerError, PeerUnreachable
-from decentra.rounds import catchup, contribute, drift, exchange, lead, lookout, meeting, owner
+from decentra.rounds import ahead, catchup, contribute, drift, exchange, lead, lookout, meeting, owner
 from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
 from decentra.rounds.status import waiting_sentence
@@ -40,6 +40,7 @@ async def _live(member: Member) -> None:
         helpers = [
             tasks.create_task(contribute.train_slots(member)),
             tasks.create_task(owner.pull_parts(member)),
+            tasks.create_task(ahead.average_ahead(member)),
             tasks.create_task(_refresh_contacts(member)),
             tasks.create_task(_speak_up(member)),
             tasks.create_task(lookout.look_around(member)),

@@ -30,7 +30,7 @@ from decentra.rounds.chase import Chases
 from decentra.rounds.fetch import Fetcher
 from decentra.rounds.forks import fork_of
 from decentra.rounds.moves import Moves
-from decentra.rounds.offers import Offer, OfferBook, offer_fault
+from decentra.rounds.offers import Offer, OfferBook, half_offered, offer_fault
 from decentra.rounds.outlook import Outlook
 from decentra.rounds.pacing import RoundTrip
 from decentra.rounds.parts import PartStore
@@ -59,9 +59,11 @@ class Member:
         self.sits_out_sync = ports.store.last_offer_sync(state.lineage)
         self.came_back = state.r > 0
         """Whether this state was reached by a restart or by catching up: the others may be far into the due sync."""
+        self.slot_sync = -1
+        """The sync that the trainer is at work for; -1 between two slots."""
         self.takes_over: tuple[Part, ...] = ()
         self.failing: set[PeerId] = set()
-        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments))
+        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments), run.config.outer.overlap_steps > 0)
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
         self.leader_heard: tuple[PeerId, ...] = ()
@@ -76,7 +78,7 @@ class Member:
         """Counts how often the replica was replaced otherwise than by an entry: what was begun before is void."""
         self.quorum_s = -math.inf
         self.said: set[str] = set()
-        self.changed = Changed()
+        self.changed, self.arrived = Changed(), Changed()
         self.fetcher = Fetcher(self)
         self.history: deque[RoundReport] = deque(maxlen=HISTORY_ENTRIES)
         self.last_certified: bytes = b""
@@ -86,16 +88,22 @@ class Member:
         self.trip = RoundTrip()
         self.heldout_loss: dict[int, float] = {}
         self.train_loss: dict[int, float] = {}
+        self.overrun_s: dict[int, float] = {}
+        """By sync: how long its slot stood still because the round before outlasted the overlap steps."""
         self.compute_s = 0.0
         self.trained_s = 0.0
         self.born_s = self.now()
-        self.vote_lock, self.commit_lock = asyncio.Lock(), asyncio.Lock()
+        self.began_s = math.inf
+        """When its first slot began."""
+        self.vote_lock, self.commit_lock, self.averaging = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self.tasks: asyncio.TaskGroup | None = None
         self.aside: dict[asyncio.Task[None], None] = {}
         self.moves = Moves()
         self.bytes_seen = (0, 0)
         self.status_said = (-math.inf, "")
         self.round_start_s = self.now()
+        self.ahead_s = 0.0
+        """How long before this round began half of the members had offered for the last sync, and might go on."""
 
     # -- small questions --------------------------------------------------------------------------------------------
 
@@ -169,6 +177,11 @@ class Member:
     def mark(self, name: str) -> None:
         """Note when a phase of this sync's round was reached, once."""
         self.marks.setdefault(name, self.now())
+
+    def mark_half(self) -> None:
+        """Note when half of the members waited for had offered, as far as this one knows."""
+        if half_offered(self.state.expected(), self.book.offers):
+            self.mark("half")
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run aside until the member ends; a peer's fault there is noted, not raised."""
@@ -320,8 +333,9 @@ class Member:
             self.came_back = False
             self.book.offers.clear()
             self.parts.clear()
-            self.marks = {}
             self.round_start_s = self.now()
+            self.ahead_s = self.round_start_s - self.marks.get("half", self.round_start_s)
+            self.marks = {"slot": self.round_start_s} if self.slot_sync == self.state.sync else {}
         for name in ("closed", "proposed", "certified", "applied"):
             self.marks.pop(name, None)
         self.book.sync = self.state.sync
@@ -359,7 +373,7 @@ class Member:
         self.leaving, self.leave_by_s = True, self.now() + GOODBYE_S
         self.changed.notify()
 
-    def loose_tasks(self) -> list[asyncio.Task[Any]]:
+    def loose_tasks(self) -> list[asyncio.Future[Any]]:
         """Tasks that run aside of the one that lives this member's life."""
         return [*self.aside, *self.moves.running(), *self.fetcher.running()]
 

@@ -110,6 +110,17 @@ def close_deadline_s(round_start_s: float, half_offered_s: float, attempt: int) 
     return half_offered_s + wait * float(2 ** min(attempt, 4))
 
 
+def head_start_s(took_s: float, ahead_s: float, overlap_steps: int, slot_steps: int) -> float:
+    """What is added to `took_s`, from the round's start to half of the offers, where slots begin ahead of the round.
+
+    The half took less than a slot then, but who starts with the round takes a whole one, and has until twice that after the
+    round's start, as without overlap. ahead_s: how long before it the half began; that round may have stood still, so no more
+    counts than the overlap steps can have taken.
+    """
+    most_s = max(took_s, STRAGGLER_FLOOR_S) * overlap_steps / (slot_steps - overlap_steps)
+    return 2 * min(ahead_s, most_s)
+
+
 def heartbeat_period_s(phase_s: float, progress: Iterable[tuple[int, int]]) -> float:
     """How often members need to speak in a phase that is `phase_s` old: a fixed share of what it still takes.
 

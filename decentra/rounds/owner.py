@@ -12,11 +12,11 @@ from decentra.errors import PeerError, PeerFault, PeerUnreachable, RefusedError
 from decentra.ledger.entry import Sum, Term
 from decentra.ledger.state import Part
 from decentra.outer.average import coefficient_bits
-from decentra.rounds import exchange, records
+from decentra.rounds import ahead, exchange, records
 from decentra.rounds.download import pull_blocks
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution, parts_to_hold
-from decentra.rounds.reduction import Blocks, is_finite, not_finite, reduce
+from decentra.rounds.reduction import Blocks, is_finite, not_finite
 from decentra.rounds.validate import close_fault
 from decentra.types import BLOCK_CHUNKS, Digest, PeerId
 from decentra.wire.v1 import rounds_pb2, state_pb2
@@ -113,6 +113,7 @@ async def _pull_part(member: Member, offer: Offer, part: Part, source: PeerId, r
                     _refuse(member, [offer])  # an owner finds it when it reduces; here nobody would before all apply it
                     return
                 member.parts.held.setdefault(offer.root, HeldContribution(offer, digests)).blocks[number] = data
+                member.arrived.notify()
                 size += len(data)
                 flow.moved(len(data), member.now())
     member.fetcher.saw(size, member.now() - start)
@@ -149,17 +150,18 @@ async def reduce_close(member: Member, sender: PeerId, close: rounds_pb2.Close) 
 
 
 async def _reduce_part(member: Member, r: int, part: Part, chosen: list[Offer]) -> Sum:
-    machine = member.run.machine
-    up, down = machine.codecs[machine.up], machine.codecs[machine.down]
+    down = member.run.machine.codecs[member.run.machine.down]
     try:
         parts = member.parts.blocks({o.root: o.sender for o in chosen}, part)
     except KeyError as error:
         raise RefusedError("a block of the close is not held here any more") from error
     try:
-        out = await member.ports.run_blocking(reduce, parts, {o.sender: o.weight_tokens for o in chosen}, up, down)
+        out = await ahead.averaged_part(member, part, chosen, parts)
     except NotFiniteError as error:
         raise RefusedError(await _refuse_not_finite(member, parts, chosen)) from error
-    blob = await member.ports.run_blocking(member.ports.store.put_blob, out.numpy().data.cast("B"), r, True)
+    data = out.numpy().data.cast("B")
+    digests = await member.ports.run_blocking(member.ports.store.serve_blob, data, r)
+    blob = member.fetcher.keep(data, digests, r)
     return Sum(part.first_block, part.num_blocks, down.name, (Term(blob, coefficient_bits(1, 1)),))
 
 

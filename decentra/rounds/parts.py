@@ -9,6 +9,7 @@ from decentra.codec.base import num_blocks
 from decentra.ledger.apply import Machine
 from decentra.ledger.state import Part, State
 from decentra.rounds.offers import Offer
+from decentra.rounds.reduction import Reduction
 from decentra.types import Digest, PeerId
 
 
@@ -32,10 +33,24 @@ class HeldContribution:
 
 
 @dataclass(slots=True)
+class Begun:
+    """The average of one part of these contributions, in the order of senders. spoilt: not to be gone on with, for one
+    holds NaN or infinity, or it was left in the middle."""
+
+    roots: tuple[Digest, ...]
+    reduction: Reduction
+    spoilt: bool = False
+
+
+@dataclass(slots=True)
 class PartStore:
-    """Contributions of the due sync by root. refused: roots whose bytes can be held but not averaged; they count as lacking."""
+    """Contributions of the due sync by root. refused: roots whose bytes can be held but not averaged; they count as lacking.
+
+    begun: averages of this member's own parts, by (first block, blocks).
+    """
 
     held: dict[Digest, HeldContribution] = field(default_factory=dict)
+    begun: dict[tuple[int, int], Begun] = field(default_factory=dict)
     refused: set[Digest] = field(default_factory=set)
 
     def holds(self, root: Digest, parts: list[Part]) -> bool:
@@ -71,4 +86,5 @@ class PartStore:
     def clear(self) -> None:
         """The sync is decided."""
         self.held.clear()
+        self.begun.clear()
         self.refused.clear()

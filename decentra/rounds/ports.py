@@ -38,14 +38,22 @@ MakeMachine = Callable[[RunConfig, Layout], Machine]
 """How a run's config becomes objects; build gives it."""
 
 
+class ReplicaLost(Exception):
+    """The trainer has lost its replica, and with it what no entry has counted: the next slot must start at the anchor."""
+
+
 class TrainerPort(Protocol):
-    """The local trainer as the member sees it. `local` holds its parameters once a slot is done."""
+    """The local trainer as the member sees it. `local` holds its parameters of the due fragment once a slot is done."""
 
     local: torch.Tensor
-    """(num_elements,) fp32, canonical layout; written by the trainer before `train` returns."""
+    """(num_elements,) fp32, canonical layout; written by the trainer before `train` returns, and then not before the next does."""
 
-    async def train(self, plan: SlotPlan) -> SlotResult:
-        """Load the anchor, take the slot's inner steps, store the local parameters. Cancelling abandons the slot."""
+    async def train(self, plan: SlotPlan, final: Awaitable[SlotPlan] | None = None) -> SlotResult:
+        """Take the slot's inner steps and store the local parameters of its fragment. Cancelling abandons the slot.
+
+        final: of a plan with overlap steps, what holds after them; it comes when the last sync is decided.
+        Raises ReplicaLost.
+        """
         ...
 
     def progress(self) -> tuple[int, int]:
@@ -102,13 +110,14 @@ class Run:
 
     @property
     def announced_samples(self) -> int:
-        """Samples a member expects to train a sync."""
-        return self.config.outer.inner_steps * self.config.inner.batch_samples
+        """Samples a member is leased before it has claimed any."""
+        return self.config.first_lease_samples
 
     def contribution_bytes(self) -> tuple[int, int]:
-        """(fp32 bytes, encoded bytes with block digests) of one contribution."""
-        chunks, codec = self.machine.fragments[0].num_chunks, self.machine.codecs[self.machine.up]
-        return 4 * self.layout.num_elements, chunks * codec.chunk_bytes + DIGEST_BYTES * num_blocks(chunks)
+        """(fp32 bytes, encoded bytes with block digests) of one contribution of each fragment, all together."""
+        chunk_bytes = self.machine.codecs[self.machine.up].chunk_bytes
+        sizes = [part.num_chunks * chunk_bytes + DIGEST_BYTES * num_blocks(part.num_chunks) for part in self.machine.fragments]
+        return 4 * self.layout.num_elements, sum(sizes)
 
     def is_done(self, sync: int, tokens: int) -> bool:
         """Whether the run ends at this state."""
@@ -198,14 +207,19 @@ class Changed:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.count = 0
+        """Changes so far."""
 
     def notify(self) -> None:
         """Something changed."""
+        self.count += 1
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return at the next change or after `timeout_s`."""
+    async def wait(self, timeout_s: float, since: int | None = None) -> None:
+        """Return at the next change or after `timeout_s`; at once where there was one since the count was `since`."""
+        if since is not None and since != self.count:
+            return
         try:
             async with asyncio.timeout(max(0.0, timeout_s)):
                 await self._event.wait()

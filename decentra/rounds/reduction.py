@@ -14,29 +14,44 @@ Blocks = Sequence[bytes | memoryview]
 """Encoded chunks of a part, block after block; every sender's are cut at the same places."""
 
 
-def reduce(parts: Mapping[PeerId, Blocks], weights: Mapping[PeerId, int], up: Codec, down: Codec) -> torch.Tensor:
-    """Average the parts of a close and encode once.
+class Reduction:
+    """The average of a part, block after block: as far as all contributions have come.
 
-    parts: by sender, encoded by `up`; weights: int64 tokens -> (n, down.chunk_bytes) uint8. Terms are added in the order of
-    sender ids, coefficients w_i / W rounded once to fp32. Raises NotFiniteError.
+    Terms are added in the order of sender ids, coefficients w_i / W rounded once to fp32.
     """
-    senders = sorted(parts)
-    total_weight = sum(weights.values())
-    factors = [coefficient(coefficient_bits(weights[sender], total_weight)) for sender in senders]
-    sizes = [len(block) // up.chunk_bytes for block in parts[senders[0]]]
-    out = torch.empty(sum(sizes), down.chunk_bytes, dtype=torch.uint8)
-    total, scratch = torch.empty(2, max(sizes), CHUNK_ELEMENTS)
-    first = 0
-    for number, rows in enumerate(sizes):
-        for sender, factor in zip(senders, factors, strict=True):
-            packed = packed_rows(parts[sender][number], up)
-            add_decoded(up, packed, factor, total[:rows], scratch[:rows], sender == senders[0])
-        try:
-            down.encode(total[:rows], out[first : first + rows])
-        except NotFiniteError as error:
-            raise NotFiniteError(first + error.chunk) from error
-        first += rows
-    return out
+
+    def __init__(self, weights: Mapping[PeerId, int], rows: Sequence[int], up: Codec, down: Codec) -> None:
+        """weights: int64 tokens by sender. rows: chunks of each block."""
+        total_weight = sum(weights.values())
+        self.num_blocks = 0
+        """Blocks averaged so far."""
+        self.out = torch.empty(sum(rows), down.chunk_bytes, dtype=torch.uint8)
+        self._factors = {sender: coefficient(coefficient_bits(weights[sender], total_weight)) for sender in sorted(weights)}
+        self._rows, self._up, self._down, self._first = rows, up, down, 0
+        self._total, self._scratch = torch.empty(2, max(rows), CHUNK_ELEMENTS)
+
+    def take(self, parts: Mapping[PeerId, Blocks]) -> None:
+        """Average the next blocks, as many as there are. parts: by sender, encoded by `up`. Raises NotFiniteError."""
+        senders = list(self._factors)
+        for number in range(len(parts[senders[0]])):
+            rows = self._rows[self.num_blocks]
+            total, scratch = self._total[:rows], self._scratch[:rows]
+            for sender, factor in self._factors.items():
+                packed = packed_rows(parts[sender][number], self._up)
+                add_decoded(self._up, packed, factor, total, scratch, sender == senders[0])
+            try:
+                self._down.encode(total, self.out[self._first : self._first + rows])
+            except NotFiniteError as error:
+                raise NotFiniteError(self._first + error.chunk) from error
+            self._first += rows
+            self.num_blocks += 1
+
+
+def reduce(parts: Mapping[PeerId, Blocks], weights: Mapping[PeerId, int], up: Codec, down: Codec) -> torch.Tensor:
+    """Average the whole parts of a close and encode once -> (n, down.chunk_bytes) uint8. See Reduction. Raises NotFiniteError."""
+    reduction = Reduction(weights, [len(block) // up.chunk_bytes for block in next(iter(parts.values()))], up, down)
+    reduction.take(parts)
+    return reduction.out
 
 
 def not_finite(parts: Mapping[PeerId, Blocks], up: Codec) -> list[PeerId]:

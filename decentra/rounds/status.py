@@ -79,7 +79,7 @@ def status_of(member: Member) -> dict[str, Any]:
         "num_steps": planned,
         "compute_s": member.compute_s,
         "trained_s": member.trained_s,
-        "lived_s": member.now() - member.born_s,
+        "lived_s": max(0.0, member.now() - member.began_s),
         "heldout_loss": {str(k): v for k, v in member.heldout_loss.items()},
         "train_loss": {str(k): v for k, v in member.train_loss.items()},
         "bytes_up": up,
@@ -134,6 +134,7 @@ def report_of(member: Member, before: State, entry: Entry, ballot: int) -> Round
             "ballot": max(0.0, certified - proposed),
             "apply": max(0.0, now - certified),
             "round": now - member.round_start_s,
+            "overrun": member.overrun_s.get(entry.sync, 0.0),
         }
         report.left_out = {p: _why_left_out(member, before, entry, p) for p in before.expected() if p not in counted}
         report.heldout_loss = member.heldout_loss.get(entry.sync)

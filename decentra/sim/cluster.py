@@ -120,7 +120,8 @@ class Cluster:
     def _trainer(self, layout: Layout, tensors: OuterTensors) -> SimTrainer:
         config = self.scenario.run
         replica = Replica(seeded(config.model, config.data.vocab_size, config.seed), config.inner)
-        return SimTrainer(replica, self.corpus.source, self.corpus.heldout, layout, tensors.anchor, self.scenario.step_s)
+        corpus, num_fragments = self.corpus, config.outer.fragments
+        return SimTrainer(replica, corpus.source, corpus.heldout, layout, tensors.anchor, self.scenario.step_s, num_fragments)
 
     def _start(self, node: SimNode, run: Run, tensors: OuterTensors, reached: catchup.Reached) -> None:
         node.ports.trainer = self._trainer(run.layout, tensors)
@@ -137,7 +138,7 @@ class Cluster:
         """The first node makes S_0 and starts."""
         node, config = self.add_node(), self.scenario.run
         model = seeded(config.model, config.data.vocab_size, config.seed)
-        layout = Layout.of((name, tuple(p.shape)) for name, p in model.named_parameters())
+        layout = build.layout_of(config, model)
         tensors = empty_tensors(layout)
         with torch.no_grad():
             for name, view in layout.views(tensors.anchor).items():

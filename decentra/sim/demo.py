@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import textwrap
@@ -29,6 +30,7 @@ from decentra.train.step import copy_in
 
 PROMPTS = ("def ", "import ", "The ")
 LINE_TOKENS = 40
+STREAMING_STEPS, STREAMING_FRAGMENTS = 60, 2
 TEMPERATURE = 0.5
 
 
@@ -45,16 +47,18 @@ class Settings:
     seed: int
     time_limit_s: float
     kill: str
+    streaming: bool
+    inner_steps: int
 
 
 def demo_run(settings: Settings) -> RunConfig:
-    """The run of the demo: a Llama of 2.7 million parameters, H = 25."""
-    outer, codec = _outer_part(settings.codec)
+    """The run of the demo: a Llama of 2.7 million parameters."""
+    outer, codec = _outer_part(settings)
     run = RunConfig(
         name="demo",
         seed=settings.seed,
         start_members=settings.peers,
-        stop_syncs=settings.rounds,
+        stop_syncs=settings.rounds * outer.fragments,
         model=preset("demo"),
         inner=InnerConfig(lr=3e-3, warmup_tokens=50_000, batch_samples=4),
         outer=outer,
@@ -66,13 +70,19 @@ def demo_run(settings: Settings) -> RunConfig:
     return run
 
 
-def _outer_part(codec: str) -> tuple[OuterConfig, CodecConfig]:
+def _outer_part(settings: Settings) -> tuple[OuterConfig, CodecConfig]:
     """A dense codec travels both ways; what is sparse is gathered, with error feedback in place of the outer momentum
-    (SparseLoCo, arXiv 2508.15706).
+    (SparseLoCo, arXiv 2508.15706). Streaming: two fragments, and most of a slot overlaps with the round before.
     """
+    codec, outer = settings.codec, OuterConfig(inner_steps=25, lr=0.7, momentum=0.9)
+    if settings.streaming:
+        outer = dataclasses.replace(outer, inner_steps=settings.inner_steps or STREAMING_STEPS, fragments=STREAMING_FRAGMENTS)
+        outer = dataclasses.replace(outer, overlap_steps=outer.slot_steps * 9 // 10)
+    elif settings.inner_steps:
+        outer = dataclasses.replace(outer, inner_steps=settings.inner_steps)
     if codec in SPARSE_CODECS:
-        return OuterConfig(inner_steps=25, lr=1.0, momentum=0.0), CodecConfig(up=codec, aggregate="gather", feedback=0.95)
-    return OuterConfig(inner_steps=25, lr=0.7, momentum=0.9), CodecConfig(up=codec, down=codec)
+        return dataclasses.replace(outer, lr=2.0, momentum=0.0), CodecConfig(up=codec, aggregate="gather", feedback=0.95)
+    return outer, CodecConfig(up=codec, down=codec)
 
 
 def roles_of(kill: str) -> list[str]:
@@ -98,8 +108,8 @@ def make_out(out: Path) -> None:
 async def play_demo(settings: Settings, run: RunConfig, show: Show) -> ProcessSwarm:
     """The swarm after its end. Raises SetupError where it did not start or did not end."""
     make_out(settings.out)
-    join_at = max(1, settings.rounds // 3)
-    killed = kills(roles_of(settings.kill), join_at, settings.rounds)
+    join_at = max(1, run.stop_syncs // 3)
+    killed = kills(roles_of(settings.kill), join_at, run.stop_syncs)
     play = Play(run, settings.peers, settings.link, settings.out, settings.cache, join_at, killed, settings.time_limit_s)
     async with ProcessSwarm(play, build.wiring(), show) as swarm:
         await swarm.begin()

@@ -1,14 +1,15 @@
 """Training, as one replica sees it. Read this first.
 
-    while there is a slot: start at the anchor, take inner steps, hand the local parameters over.
+    while there is a slot: take over what the last sync agreed, take inner steps, hand the due fragment over.
 
-What happens between two slots - the outer step, other peers, the network - is behind `OuterPlug`.
+Where rounds overlap with training, a slot begins before the last sync is decided: its first steps come before the taking
+over. What happens between two syncs - the outer step, other peers, the network - is behind `OuterPlug`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from decentra.data import stream
@@ -28,18 +29,25 @@ class SlotAbandoned(Exception):
 
 
 class OuterPlug(Protocol):
-    """What a trainer needs of the swarm. The plug owns both sets of views and touches them only between slots."""
+    """What a trainer needs of the swarm. The plug owns both sets of views."""
 
     @property
     def anchor(self) -> Views:
-        """Where a slot starts; filled before `next_slot` returns and read-only to the trainer."""
+        """What is taken over; the fragment that is due for it holds still from the return of a plan to the next step."""
 
     @property
     def local(self) -> Views:
         """Where a slot's end goes; filled before `contribute` is called."""
 
+    @property
+    def fragments(self) -> Sequence[Collection[str]]:
+        """Names of the parameters of each fragment."""
+
     def next_slot(self) -> SlotPlan | None:
-        """Wait at the merge point for the next slot; None when the run has ended."""
+        """Wait for the next slot; None when the run has ended."""
+
+    def final(self, plan: SlotPlan) -> SlotPlan:
+        """Wait, after a plan's overlap steps, for the one that holds from there on. Raises SlotAbandoned."""
 
     def progress(self, steps_done: int, loss: float, tokens: int) -> bool:
         """Report a step, as `OnStep`."""
@@ -51,46 +59,78 @@ class OuterPlug(Protocol):
 def train(replica: Replica, source: Source, plug: OuterPlug, heldout: Heldout | None) -> None:
     """Train slot by slot until the plug has no more."""
     while (plan := plug.next_slot()) is not None:
-        copy_in(replica.model, plug.anchor)
+        slot = Slot(replica, source, plan, heldout)
         try:
-            result = run_slot(replica, source, plan, heldout, plug.progress)
+            if plan.overlap_steps:
+                slot.run(plan.overlap_steps, plug.progress)
+                start_s = time.perf_counter()
+                plan = plug.final(plan)
+                slot.wait_s = time.perf_counter() - start_s
+            slot.take_over(plan, plug.anchor, plug.fragments)
+            slot.run(plan.num_steps, plug.progress)
         except SlotAbandoned:
             continue
-        copy_out(replica.model, plug.local)
-        plug.contribute(result)
+        copy_out(replica.model, plug.local, plug.fragments[plan.sync % len(plug.fragments)])
+        plug.contribute(slot.result())
 
 
-def run_slot(replica: Replica, source: Source, plan: SlotPlan, heldout: Heldout | None, on_step: OnStep) -> SlotResult:
-    """Take the plan's inner steps from where the replica stands, on a prefix of the plan's lease.
+class Slot:
+    """Inner steps of one slot, on a prefix of its lease.
 
     A lease too short for all steps ends the slot early, without a part of a batch unless that is all there is;
-    an empty lease gives a result of no steps and loss 0. Raises SlotAbandoned when `on_step` returns False.
+    an empty lease gives a result of no steps and loss 0.
     """
-    anchor_loss = evaluate(replica.model, heldout) if plan.evaluate and heldout is not None else None
-    batch_samples = replica.config.batch_samples
-    ids = stream.take(plan.lease, plan.num_steps * batch_samples)
-    num_steps = len(ids) // batch_samples or min(1, len(ids))
-    num_samples, losses, compute_s = 0, 0.0, 0.0
-    for step in range(1, num_steps + 1):
-        batch_ids = ids[num_samples : num_samples + batch_samples]
-        inputs, targets = source.batch(batch_ids)
-        lr = learning_rate(slot_tokens(plan.tokens_committed, plan.tokens_last_sync, step, plan.num_steps), replica.config)
-        start_s = time.perf_counter()
-        loss = replica.inner_step(inputs, targets, lr)
-        compute_s += time.perf_counter() - start_s
-        num_samples += len(batch_ids)
-        losses += loss * len(batch_ids)
-        if not on_step(step, loss, num_samples * source.shard.context):
-            raise SlotAbandoned(f"sync {plan.sync} went on without step {step} of {plan.num_steps}")
-    return SlotResult(
-        sync=plan.sync,
-        num_steps=num_steps,
-        num_samples=num_samples,
-        num_tokens=num_samples * source.shard.context,
-        loss=losses / max(1, num_samples),
-        compute_s=compute_s,
-        heldout_loss=anchor_loss,
-    )
+
+    def __init__(self, replica: Replica, source: Source, plan: SlotPlan, heldout: Heldout | None = None) -> None:
+        self.wait_s = 0.0
+        self._replica, self._source, self._plan, self._heldout = replica, source, plan, heldout
+        self.num_steps = self._num_samples = 0
+        self._losses = self._compute_s = 0.0
+        self._heldout_loss: float | None = None
+
+    def take_over(self, plan: SlotPlan, anchor: Views, fragments: Sequence[Collection[str]]) -> None:
+        """Take the plan's share of the anchor, and measure the anchor where the plan asks for it; go on by this plan."""
+        self._plan = plan
+        model = self._replica.model
+        if plan.evaluate and self._heldout is not None:
+            own = {} if plan.fresh else {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+            copy_in(model, anchor)
+            self._heldout_loss = evaluate(model, self._heldout)
+            copy_in(model, own, own)
+        copy_in(model, anchor, None if plan.fresh else fragments[(plan.sync - 1) % len(fragments)], plan.alpha)
+
+    def run(self, num_steps: int, on_step: OnStep) -> None:
+        """Take inner steps until so many are done. Raises SlotAbandoned when `on_step` returns False."""
+        plan, batch_samples = self._plan, self._replica.config.batch_samples
+        ids = stream.take(plan.lease, num_steps * batch_samples)
+        last = len(ids) // batch_samples
+        if not last and num_steps >= plan.num_steps:
+            last = min(1, len(ids))
+        for step in range(self.num_steps + 1, last + 1):
+            batch_ids = ids[self._num_samples : self._num_samples + batch_samples]
+            inputs, targets = self._source.batch(batch_ids)
+            lr = learning_rate(slot_tokens(plan.tokens_committed, plan.tokens_last_sync, step, plan.num_steps), self._replica.config)
+            start_s = time.perf_counter()
+            loss = self._replica.inner_step(inputs, targets, lr)
+            self._compute_s += time.perf_counter() - start_s
+            self.num_steps = step
+            self._num_samples += len(batch_ids)
+            self._losses += loss * len(batch_ids)
+            if not on_step(step, loss, self._num_samples * self._source.shard.context):
+                raise SlotAbandoned(f"sync {plan.sync} went on without step {step} of {plan.num_steps}")
+
+    def result(self) -> SlotResult:
+        """What was done."""
+        return SlotResult(
+            sync=self._plan.sync,
+            num_steps=self.num_steps,
+            num_samples=self._num_samples,
+            num_tokens=self._num_samples * self._source.shard.context,
+            loss=self._losses / max(1, self._num_samples),
+            compute_s=self._compute_s,
+            heldout_loss=self._heldout_loss,
+            wait_s=self.wait_s,
+        )
 
 
 def train_plain(replica: Replica, source: Source, num_steps: int, on_step: OnStep | None = None, start_step: int = 0) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -51,16 +51,28 @@ def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def copy_in(model: nn.Module, views: Views) -> None:
-    """Parameters := views, in model order. Raises KeyError where a name is missing."""
-    for name, parameter in model.named_parameters():
-        assert views[name].shape == parameter.shape, f"{name}: view {tuple(views[name].shape)}, parameter {tuple(parameter.shape)}"
-        parameter.copy_(views[name])
+def copy_in(model: nn.Module, views: Views, names: Collection[str] | None = None, alpha: float = 0.0) -> None:
+    """Parameters := alpha * parameters + (1 - alpha) * views, in model order, those of `names` alone where it is given.
+
+    alpha 0 gives the views' own bits, 1 leaves all as it is. Raises KeyError where a name is missing.
+    """
+    for parameter, view in _pairs(model, views, names):
+        if alpha:
+            parameter.lerp_(view.to(parameter.device), 1.0 - alpha)
+        else:
+            parameter.copy_(view)
 
 
 @torch.no_grad()
-def copy_out(model: nn.Module, views: Views) -> None:
-    """Views := parameters, in model order. Raises KeyError where a name is missing."""
+def copy_out(model: nn.Module, views: Views, names: Collection[str] | None = None) -> None:
+    """Views := parameters, in model order, those of `names` alone where it is given. Raises KeyError where a name is missing."""
+    for parameter, view in _pairs(model, views, names):
+        view.copy_(parameter)
+
+
+def _pairs(model: nn.Module, views: Views, names: Collection[str] | None) -> Iterator[tuple[Tensor, Tensor]]:
     for name, parameter in model.named_parameters():
-        assert views[name].shape == parameter.shape, f"{name}: view {tuple(views[name].shape)}, parameter {tuple(parameter.shape)}"
-        views[name].copy_(parameter)
+        if names is None or name in names:
+            view = views[name]
+            assert view.shape == parameter.shape, f"{name}: view {tuple(view.shape)}, parameter {tuple(parameter.shape)}"
+            yield parameter, view

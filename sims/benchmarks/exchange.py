@@ -36,7 +36,7 @@ from typing import Any
 import numpy
 
 from sims.benchmarks.crew import Crew, CrewError
-from sims.benchmarks.links import Link, Places, raw_bytes_per_s
+from sims.benchmarks.links import Link, Places, nominal_bytes_per_s, raw_bytes_per_s
 
 MARKS = ("trained", "offered", "closed", "proposed", "certified", "applied")
 PHASES = {"offered": "encode", "closed": "transfer", "proposed": "reduce", "certified": "ballot", "applied": "apply"}
@@ -152,7 +152,7 @@ def _address(places: Places, number: int) -> str:
 
 
 def measure(cell: Cell, rivals: bool, environment: dict[str, str], codecs: str) -> list[Row]:
-    """A row each for decentra and its rivals. The raw limit is the better one of before and after."""
+    """A row each for decentra and its rivals. The raw limit is the best of before, after and what a shaped link carries by its rate."""
     rows: list[Row] = []
 
     def add(name: str, work: Any) -> None:
@@ -164,7 +164,7 @@ def measure(cell: Cell, rivals: bool, environment: dict[str, str], codecs: str) 
         rows.append({"name": name, "peers": cell.peers, "params": cell.params, "link": cell.link, "load": load, **row})
 
     with Link(cell.link, cell.peers) as places, tempfile.TemporaryDirectory(prefix="decentra-exchange-", dir=_memory_folder()) as folder:
-        limits = [raw_bytes_per_s(cell.link, places)]
+        limits = [nominal_bytes_per_s(cell.link), raw_bytes_per_s(cell.link, places)]
         add("decentra", lambda: decentra(cell, places, Path(folder)))
         if rivals:
             add("gloo fp32", lambda: gloo(cell, places))

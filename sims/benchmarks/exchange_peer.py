@@ -13,6 +13,7 @@ import random
 import secrets
 import sys
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class FreeTrainer:
         self._mean = wanted(peers, len(self.local))
         self._anchor = self._sample()
 
-    async def train(self, plan: SlotPlan) -> SlotResult:
+    async def train(self, plan: SlotPlan, final: Awaitable[SlotPlan] | None = None) -> SlotResult:
         """See rounds.ports.TrainerPort."""
         tiles = len(self.local) // len(self._noise)
         body = tiles * len(self._noise)

@@ -16,10 +16,10 @@ from decentra.ledger.files import DiskFiles, MemoryFiles
 from decentra.ledger.sealed import seal, unseal
 from decentra.ledger.state import Member, OuterTensors, State, from_header
 from decentra.ledger.store import Snapshot, Store, Vote, object_digest
-from decentra.outer.fragments import fragments
+from decentra.outer.fragments import Fragment
 from decentra.types import CHUNK_ELEMENTS
 
-PARTS = fragments(2)
+PARTS = (Fragment(0, 0, 2),)
 ENTRIES = 24
 
 

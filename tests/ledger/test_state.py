@@ -9,10 +9,10 @@ import torch
 
 from decentra.ledger.apply import initial_state
 from decentra.ledger.state import Member, OuterTensors, from_header
-from decentra.outer.fragments import fragments
+from decentra.outer.fragments import Fragment
 from decentra.types import CHUNK_ELEMENTS
 
-PARTS = fragments(2)
+PARTS = (Fragment(0, 0, 2),)
 
 
 def tensors_of() -> OuterTensors:

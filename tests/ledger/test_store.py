@@ -7,14 +7,14 @@ import torch
 
 from decentra.errors import StateError
 from decentra.ledger.apply import initial_state
-from decentra.ledger.chain import bytes_block
+from decentra.ledger.chain import bytes_block, tree
 from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import Member, OuterTensors, from_header
 from decentra.ledger.store import Snapshot, Store, Vote, object_digest
-from decentra.outer.fragments import fragments
+from decentra.outer.fragments import Fragment
 from decentra.types import CHUNK_ELEMENTS, FILE_BLOCK_BYTES
 
-PARTS = fragments(2)
+PARTS = (Fragment(0, 0, 2),)
 
 
 def opened(files: MemoryFiles | None = None, incarnation: int = 7) -> Store:
@@ -133,11 +133,18 @@ def test_a_blob_put_in_blocks_is_the_blob_and_one_about_to_be_asked_for_is_serve
     blocks = [data[i : i + FILE_BLOCK_BYTES] for i in range(0, len(data), FILE_BLOCK_BYTES)]
     name = store.put_blocks(blocks, [bytes_block(block) for block in blocks], 3)
     assert name == object_digest(data) and store.blob(name) == data
-    other = store.put_blob(memoryview(data)[1:], 4, serve=True)
-    store.files.remove(f"blobs/{other.hex()}.4")
-    served = store.served(other)
-    assert b"".join(store.block(served, b) for b in range(3)) == data[1:]
-    store.put_blob(b"of the next entry", 5, serve=True)
+    part = memoryview(data)[1:]
+    digests = store.serve_blob(part, 4)
+    other = tree(digests)
+    assert other == object_digest(part) and not store.has(other)
+    for kept in (False, True):
+        if kept:
+            assert store.put_blocks([part[i : i + FILE_BLOCK_BYTES] for i in range(0, len(part), FILE_BLOCK_BYTES)], digests, 4) == other
+            assert store.blob(other) == part
+            store.files.remove(f"blobs/{other.hex()}.4")
+        served = store.served(other)
+        assert b"".join(store.block(served, b) for b in range(3)) == part
+    store.serve_blob(memoryview(b"of the next entry"), 5)
     with pytest.raises(KeyError):
         store.block(store.served(other), 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -28,11 +29,11 @@ from decentra.node.supervisor import Supervisor
 from decentra.node.trainer_port import ProcessTrainer
 from decentra.outer.layout import Layout
 from decentra.rounds.founding import Material, empty_tensors, found
-from decentra.rounds.ports import Run
+from decentra.rounds.ports import ReplicaLost, Run
 from decentra.sim.cluster import Corpus
 from decentra.sim.compute import SimTrainer
 from decentra.train.step import Replica
-from decentra.types import SlotPlan
+from decentra.types import SlotPlan, SlotResult
 
 WITHIN_S = 60.0
 
@@ -99,7 +100,7 @@ def in_process(pieces: Pieces, config: RunConfig, data_folder: Path) -> tuple[to
     """Where the same slot leads without a process, and its anchor's held-out loss."""
     corpus = Corpus.of(config, data_folder)
     replica = Replica(build.first_model(config), config.inner)
-    trainer = SimTrainer(replica, corpus.source, corpus.heldout, pieces.run.layout, pieces.shared.anchor, 0.0)
+    trainer = SimTrainer(replica, corpus.source, corpus.heldout, pieces.run.layout, pieces.shared.anchor, 0.0, 1)
     result = asyncio.run(trainer.train(plan(5)))
     assert result.heldout_loss is not None
     return trainer.local, result.heldout_loss
@@ -145,6 +146,82 @@ def test_a_trainer_that_dies_is_replaced_and_its_slot_handed_out_again(pieces: P
 
     asyncio.run(main())
     assert len(pieces.notes) == 1 and "died with code -9" in pieces.notes[0] and "restart 1 of 5" in pieces.notes[0]
+
+
+def test_a_slot_that_begins_ahead_waits_in_the_process_for_its_final_plan(pieces: Pieces, small_run: RunConfig, data_folder: Path) -> None:
+    ahead = dataclasses.replace(plan(5, sync=1), lease=((20, 40),), evaluate=False, fresh=False, overlap_steps=2)
+    final = dataclasses.replace(ahead, overlap_steps=0, alpha=0.5)
+
+    async def two_slots(port: ProcessTrainer | SimTrainer, known: asyncio.Future[SlotPlan]) -> SlotResult:
+        await port.train(plan(5))
+        return await port.train(ahead, known)
+
+    async def alone() -> torch.Tensor:
+        corpus = Corpus.of(small_run, data_folder)
+        replica = Replica(build.first_model(small_run), small_run.inner)
+        trainer = SimTrainer(replica, corpus.source, corpus.heldout, pieces.run.layout, pieces.shared.anchor, 0.0, 1)
+        known: asyncio.Future[SlotPlan] = asyncio.get_running_loop().create_future()
+        known.set_result(final)
+        await two_slots(trainer, known)
+        return trainer.local
+
+    async def main() -> None:
+        await pieces.port.start()
+        pieces.supervisor.start()
+        known: asyncio.Future[SlotPlan] = asyncio.get_running_loop().create_future()
+        training = asyncio.ensure_future(two_slots(pieces.port, known))
+        await until(lambda: pieces.port.progress()[0] == 2 or training.done())
+        await asyncio.sleep(0.3)
+        assert pieces.port.progress() == (2, 5), "it goes on without its final plan"
+        known.set_result(final)
+        result = await asyncio.wait_for(training, WITHIN_S)
+        assert (result.sync, result.num_steps, result.num_samples) == (1, 5, 20) and 0.2 < result.wait_s < WITHIN_S
+        wanted = await asyncio.to_thread(asyncio.run, alone())
+        assert torch.equal(pieces.port.local.view(torch.int32), wanted.view(torch.int32))
+        await pieces.close()
+
+    asyncio.run(main())
+
+
+def test_a_slot_that_was_abandoned_is_not_taken_for_the_next_one_of_the_same_sync(pieces: Pieces) -> None:
+    many = dataclasses.replace(plan(400, sync=1), evaluate=False, fresh=False, overlap_steps=2)
+
+    async def main() -> None:
+        await pieces.port.start()
+        pieces.supervisor.start()
+        await pieces.port.train(plan(2))
+        known: asyncio.Future[SlotPlan] = asyncio.get_running_loop().create_future()
+        known.set_result(dataclasses.replace(many, overlap_steps=0))
+        ahead = asyncio.ensure_future(pieces.port.train(many, known))
+        await until(lambda: pieces.port.progress()[0] > 2)
+        ahead.cancel()
+        await asyncio.wait({ahead})
+        result = await asyncio.wait_for(pieces.port.train(plan(5, sync=1)), WITHIN_S)
+        assert (result.num_steps, result.num_samples) == (5, 20)
+        await pieces.close()
+
+    asyncio.run(main())
+
+
+def test_a_trainer_that_dies_takes_a_slot_that_went_on_from_its_replica_along(pieces: Pieces) -> None:
+    async def main() -> None:
+        await pieces.port.start()
+        pieces.supervisor.start()
+        with pytest.raises(ReplicaLost):
+            await pieces.port.train(dataclasses.replace(plan(5), fresh=False))
+        await asyncio.wait_for(pieces.port.train(plan(2)), WITHIN_S)
+        ahead = dataclasses.replace(plan(5, sync=1), fresh=False, overlap_steps=2)
+        training = asyncio.ensure_future(pieces.port.train(ahead, asyncio.get_running_loop().create_future()))
+        await until(lambda: pieces.port.progress()[0] == 2)
+        assert pieces.supervisor.pid is not None
+        os.kill(pieces.supervisor.pid, signal.SIGKILL)
+        with pytest.raises(ReplicaLost, match="the trainer died"):
+            await asyncio.wait_for(training, WITHIN_S)
+        result = await asyncio.wait_for(pieces.port.train(plan(5, sync=2)), WITHIN_S)
+        assert (result.sync, result.num_steps) == (2, 5)
+        await pieces.close()
+
+    asyncio.run(main())
 
 
 def test_a_trainer_that_is_still_starting_is_ended_too(pieces: Pieces) -> None:

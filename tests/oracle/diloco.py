@@ -74,8 +74,11 @@ class Oracle:
         return {name: p.detach().clone() for name, p in replica.model.named_parameters()}
 
     def _lr(self, step: int) -> float:
-        """Warm-up over the swarm's tokens, then constant: the slot stands at T + f Q when this step ends."""
+        """The slot stands at T + f Q when this step ends."""
+        return self._rate(self.tokens + self.tokens_last_sync * step / self.config.outer.inner_steps)
+
+    def _rate(self, tokens: float) -> float:
+        """Warm-up over the swarm's tokens, then constant."""
         inner = self.config.inner
         assert inner.decay_tokens == 0, "the oracle knows no decay"
-        tokens = self.tokens + self.tokens_last_sync * step / self.config.outer.inner_steps
         return inner.lr * tokens / inner.warmup_tokens if tokens < inner.warmup_tokens else inner.lr

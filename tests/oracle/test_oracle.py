@@ -8,10 +8,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from diloco import Oracle
+from streaming import StreamingOracle
 
 from decentra.config import InnerConfig, OuterConfig, RunConfig
 from decentra.ledger.entry import Entry
 from decentra.model.init import seeded
+from decentra.outer.fragments import parameters
 from decentra.rounds import catchup, records
 from decentra.rounds.founding import empty_tensors
 from decentra.sim.cluster import Cluster
@@ -43,9 +45,9 @@ def differing(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> 
     return [name for name in left if not torch.equal(left[name].contiguous().view(torch.int32), right[name].contiguous().view(torch.int32))]
 
 
-def retrace(cluster: Cluster) -> Oracle:
+def retrace(cluster: Cluster, oracle: Oracle | None = None) -> Oracle:
     """Drive the oracle by the claims of the ledger and compare the anchor at the end of every sync."""
-    oracle = Oracle(cluster.scenario.run, cluster.corpus.source)
+    oracle = oracle or Oracle(cluster.scenario.run, cluster.corpus.source)
     assert differing(anchor_at(cluster, 0), oracle.anchor) == []
     for entry in entries_of(cluster):
         if entry.sync is None:
@@ -67,6 +69,46 @@ def test_a_swarm_with_a_late_joiner_and_a_leaver_retraces_the_oracle(play: Play,
     cluster = play(Scenario(name="oracle", peers=3, run=dataclasses.replace(small_run, stop_syncs=9), faults=faults))
     averaged = [len(losses) for losses in retrace(cluster).losses]
     assert averaged[0] == 3 and max(averaged) == 4 and averaged[-1] == 3
+
+
+STREAMS = [
+    OuterConfig(inner_steps=10, fragments=2),
+    OuterConfig(inner_steps=10, fragments=2, overlap_steps=2, alpha=0.5),
+    OuterConfig(inner_steps=10, fragments=2, overlap_steps=4, alpha=0.0),
+    OuterConfig(inner_steps=5, fragments=1, overlap_steps=3, alpha=0.7),
+]
+
+
+def streaming(cluster: Cluster) -> StreamingOracle:
+    run = cluster.run
+    assert run is not None
+    return StreamingOracle(cluster.scenario.run, cluster.corpus.source, parameters(run.layout, run.machine.fragments))
+
+
+@pytest.mark.parametrize("outer", STREAMS, ids=lambda o: f"P={o.fragments}-tau={o.overlap_steps}-alpha={o.alpha}")
+def test_a_streaming_swarm_retraces_its_oracle_bit_for_bit_at_every_sync(play: Play, small_run: RunConfig, outer: OuterConfig) -> None:
+    run = dataclasses.replace(small_run, stop_syncs=7, outer=outer, model=dataclasses.replace(small_run.model, num_layers=2))
+    cluster = play(Scenario(name="oracle", peers=3, run=run))
+    oracle = retrace(cluster, streaming(cluster))
+    assert len(oracle.losses) == 7 and all(len(losses) == 3 for losses in oracle.losses)
+    members = [node.member for node in cluster.nodes if node.member is not None]
+    assert {name for member in members for name in member.said} == set()
+
+
+def test_a_streaming_swarm_with_a_late_joiner_retraces_its_oracle(play: Play, small_run: RunConfig) -> None:
+    run = dataclasses.replace(
+        small_run, stop_syncs=10, outer=OuterConfig(inner_steps=10, fragments=2, overlap_steps=2),
+        model=dataclasses.replace(small_run.model, num_layers=2),
+    )  # fmt: skip
+    cluster = play(Scenario(name="oracle", peers=3, run=run, faults=(Fault(at_sync=2, kind="join"),)))
+    averaged = [len(losses) for losses in retrace(cluster, streaming(cluster)).losses]
+    assert averaged[0] == 3 and averaged[-1] == 4
+
+
+def test_one_fragment_without_overlap_is_plain_diloco_bit_for_bit(play: Play, small_run: RunConfig) -> None:
+    cluster = play(Scenario(name="oracle", peers=3, run=small_run))
+    plain, stream = retrace(cluster), retrace(cluster, streaming(cluster))
+    assert differing(plain.anchor, stream.anchor) == []
 
 
 def test_the_oracle_itself_learns_and_notices_one_changed_bit(play: Play, small_run: RunConfig) -> None:

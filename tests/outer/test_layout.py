@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decentra.outer.fragments import fragment_of_sync, fragments
 from decentra.outer.layout import Layout
 from decentra.types import CHUNK_ELEMENTS
 
@@ -58,12 +56,3 @@ def test_writing_a_view_writes_the_vector_and_the_other_way_round() -> None:
 
 def test_nothing_is_no_chunks() -> None:
     assert Layout.of([]).num_chunks == 0 == Layout.of([]).num_elements and Layout.of([]).views(torch.empty(0)) == {}
-
-
-@pytest.mark.parametrize("num_chunks", [1, 64, 65, 1000])
-def test_fragments_tile_the_layout(num_chunks: int) -> None:
-    found = fragments(num_chunks)
-    assert [f.index for f in found] == list(range(len(found)))
-    assert [e for f in found for e in (f.elements.start, f.elements.stop)][:: 2 * len(found) - 1] == [0, num_chunks * CHUNK_ELEMENTS]
-    assert sum(f.num_chunks for f in found) == num_chunks
-    assert [fragment_of_sync(s, 3) for s in range(7)] == [0, 1, 2, 0, 1, 2, 0]

@@ -34,6 +34,17 @@ def test_with_more_fragments_what_was_left_out_goes_into_the_next_offer():
     assert (carried.samples, carried.fresh) == (0, False)
 
 
+def test_a_replica_that_has_the_fragments_of_two_syncs_to_take_over_starts_anew():
+    carried = Carried(3)
+    carried.took(plan(True), result(40))
+    carried.decided(False)
+    carried.took(plan(False), result(20))
+    carried.decided(False)
+    assert (carried.samples, carried.fresh) == (60, False)
+    carried.decided(False)
+    assert (carried.samples, carried.fresh) == (0, True)
+
+
 def test_an_abandoned_slot_and_a_restart_drop_it_all():
     carried = Carried(2)
     carried.took(plan(True), result(40))
@@ -42,3 +53,13 @@ def test_an_abandoned_slot_and_a_restart_drop_it_all():
     carried.took(plan(True), result(30))
     carried.restart()
     assert (carried.samples, carried.fresh) == (0, True)
+
+
+def test_with_overlap_a_replica_that_was_counted_goes_on_and_one_that_was_left_out_starts_anew():
+    carried = Carried(1, overlaps=True)
+    carried.took(plan(True), result(40))
+    carried.decided(True)
+    assert (carried.samples, carried.fresh, carried.counted) == (0, False, True)
+    carried.took(plan(False), result(40))
+    carried.decided(False)
+    assert (carried.samples, carried.fresh, carried.counted) == (0, True, False)

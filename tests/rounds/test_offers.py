@@ -13,6 +13,7 @@ from decentra.rounds.offers import (
     OfferBook,
     close_deadline_s,
     half_offered,
+    head_start_s,
     heartbeat_period_s,
     held_everywhere,
     lags_too_far,
@@ -97,6 +98,16 @@ def test_stragglers_get_as_long_again_as_the_first_half_took_and_twice_that_each
     assert close_deadline_s(100.0, 140.0, 1) == 220.0
     assert close_deadline_s(100.0, 140.0, 4) == close_deadline_s(100.0, 140.0, 9) == 140.0 + 16 * 40.0
     assert close_deadline_s(100.0, 100.5, 0) == 100.5 + STRAGGLER_FLOOR_S
+
+
+def test_who_starts_with_a_round_has_twice_the_time_of_a_slot_though_the_half_began_ahead_of_it() -> None:
+    for ahead_steps in range(9):
+        took_s = 10.0 - ahead_steps
+        wait_s = took_s + head_start_s(took_s, float(ahead_steps), 8, 10)
+        assert close_deadline_s(took_s - wait_s, took_s, 0) == 20.0
+    assert head_start_s(10.0, 5000.0, 0, 10) == 0.0
+    assert head_start_s(2.0 * STRAGGLER_FLOOR_S, 5000.0, 5, 10) == 4.0 * STRAGGLER_FLOOR_S, "a round that stood still"
+    assert head_start_s(0.1, 5.0, 9, 10) == 10.0, "a last step tells little of how long the others took"
 
 
 def test_members_speak_fifty_times_in_what_a_phase_still_takes_and_ever_more_often_towards_its_end() -> None:

@@ -26,9 +26,20 @@ from torch import Tensor
 
 from decentra.data.stream import Source
 from sims.experiments.codec_sweep.__main__ import main
-from sims.experiments.codec_sweep.arms import ARMS, REFERENCE, TINY
+from sims.experiments.codec_sweep.arms import ARMS, FULL, REFERENCE, TINY, lasting
 from sims.experiments.codec_sweep.cells import Record, play, read, sweep, write
-from sims.experiments.codec_sweep.report import COLUMNS, STYLES, Interval, differences, intervals, lines_of, plot, write_csv
+from sims.experiments.codec_sweep.report import (
+    COLUMNS,
+    STYLES,
+    Interval,
+    differences,
+    intervals,
+    lines_of,
+    plot,
+    rounds_behind,
+    write_csv,
+)
+from sims.experiments.codec_sweep.swarm import tokens_a_round
 
 ROOT = Path(__file__).parents[2]
 STARTS_WITHIN_S = 120.0
@@ -123,11 +134,16 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_what_an_unbroken_one_gi
     said = output(*options).splitlines()
     after, played = read(path), [line for line in said if " nats after " in line]
     assert after[: len(before)] == before and len(after) == 6 and len(played) == 6 - len(before)
-    assert without_wall(after) == without_wall([play(arm, TINY, seed, cache) for arm in arms for seed in seeds])
+    assert without_wall(after) == without_wall([play(arm, lasting(TINY, 2), seed, cache) for arm in arms for seed in seeds])
     assert {each.name for each in out.iterdir()} == {"cells.jsonl", "cells.csv", "codec_sweep.png"}
     rows = list(csv.DictReader((out / "cells.csv").open(encoding="utf-8")))
     assert [(row["arm"], row["seed"]) for row in rows] == [(arm, str(seed)) for arm in arms for seed in seeds]
     assert output(*options).splitlines() == said[len(played) :] and read(path) == after
+
+
+def test_the_inner_rate_falls_over_all_rounds_of_a_size() -> None:
+    size = lasting(FULL, 7)
+    assert size.stop_syncs == 7 and size.inner.warmup_tokens + size.inner.decay_tokens == 7 * tokens_a_round(size) == 7 * 8 * 30 * 4 * 64
 
 
 def test_cells_of_other_settings_are_played_anew(cache: Path, tmp_path: Path) -> None:
@@ -171,6 +187,14 @@ def test_differences_are_between_cells_of_one_seed() -> None:
     # A spread between seeds that both arms share is no spread of the difference.
     alike = [record(arm, seed, 9.0, (4.0 + seed) * factor) for arm, factor in (("fp32", 1.0), ("fp4", 1.01)) for seed in range(3)]
     assert intervals(alike)["fp4"] == Interval(pytest.approx(1.0), pytest.approx(0.0, abs=1e-9))
+
+
+def test_an_arm_is_as_many_rounds_behind_as_the_reference_was_above_its_last_loss() -> None:
+    reference = [record("fp32", seed, 9.0, 6.0, 5.0, 4.0) for seed in (0, 1)]
+    assert rounds_behind([*reference, record("topk", 0, 9.0, 5.5), record("topk", 1, 9.0, 4.5)], "topk") == pytest.approx(1.0)
+    assert rounds_behind([*reference, record("topk", 0, 9.0, 4.0)], "topk") == pytest.approx(0.0)
+    assert math.isnan(rounds_behind([*reference, record("topk", 0, 9.0, 3.9)], "topk"))
+    assert math.isnan(rounds_behind([*reference, record("topk", 0, 9.0, 9.5)], "topk"))
 
 
 def everyone() -> list[Record]:

@@ -14,7 +14,7 @@ from decentra.data.shards import Shard
 from decentra.data.stream import Source
 from decentra.model.init import seeded
 from decentra.train.evaluate import Heldout
-from decentra.train.loop import OuterPlug, SlotAbandoned, run_slot, train, train_plain
+from decentra.train.loop import OnStep, OuterPlug, Slot, SlotAbandoned, train, train_plain
 from decentra.train.step import Replica, Views, copy_out
 from decentra.types import Intervals, SlotPlan, SlotResult
 
@@ -24,6 +24,8 @@ CONTEXT = 16
 STEP_TOKENS = INNER.batch_samples * CONTEXT
 SHARD = Shard(np.random.default_rng(0).integers(0, 64, 3000).astype(np.uint16), context=CONTEXT)
 SOURCE = Source(SHARD, seed=1)
+
+ALL = (frozenset(name for name, _ in seeded(MODEL, 64, 0).named_parameters()),)
 
 Merge = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -40,6 +42,7 @@ class Solo:
     def __init__(self, replica: Replica, num_syncs: int, num_steps: int, merge: Merge) -> None:
         self.anchor: Views = {name: p.detach().clone() for name, p in replica.model.named_parameters()}
         self.local: Views = {name: torch.zeros_like(view) for name, view in self.anchor.items()}
+        self.fragments = ALL
         self.results: list[SlotResult] = []
         self.steps_seen: list[tuple[int, int]] = []
         self.abandon_at: set[tuple[int, int]] = set()
@@ -53,6 +56,9 @@ class Solo:
             sync=sync, lease=((sync * samples, (sync + 2) * samples),), num_steps=self._num_steps,
             tokens_committed=sync * samples * CONTEXT, tokens_last_sync=samples * CONTEXT, evaluate=sync % 2 == 0,
         )  # fmt: skip
+
+    def final(self, plan: SlotPlan) -> SlotPlan:
+        raise SlotAbandoned("no slot of these overlaps")
 
     def progress(self, steps_done: int, loss: float, tokens: int) -> bool:
         assert tokens == steps_done * STEP_TOKENS
@@ -75,6 +81,14 @@ def plan(lease: Intervals, num_steps: int) -> SlotPlan:
     return SlotPlan(sync=3, lease=lease, num_steps=num_steps, tokens_committed=0, tokens_last_sync=640, evaluate=False)
 
 
+def run_slot(replica: Replica, plan: SlotPlan, heldout: Heldout | None, on_step: OnStep) -> SlotResult:
+    """A slot from where the replica stands."""
+    slot = Slot(replica, SOURCE, plan, heldout)
+    slot.take_over(plan, {name: p.detach().clone() for name, p in replica.model.named_parameters()}, ALL)
+    slot.run(plan.num_steps, on_step)
+    return slot.result()
+
+
 def always(steps_done: int, loss: float, tokens: int) -> bool:
     return True
 
@@ -90,7 +104,7 @@ def always(steps_done: int, loss: float, tokens: int) -> bool:
     ],
 )
 def test_a_slot_trains_a_prefix_of_its_lease(lease: Intervals, num_steps: int, steps: int, samples: int) -> None:
-    result = run_slot(replica(), SOURCE, plan(lease, num_steps), None, always)
+    result = run_slot(replica(), plan(lease, num_steps), None, always)
     assert (result.sync, result.num_steps, result.num_samples, result.num_tokens) == (3, steps, samples, samples * CONTEXT)
     assert result.heldout_loss is None
     assert (result.loss > 3 and result.compute_s > 0) if steps else result.loss == result.compute_s == 0.0
@@ -98,15 +112,15 @@ def test_a_slot_trains_a_prefix_of_its_lease(lease: Intervals, num_steps: int, s
 
 def test_heldout_loss_is_of_the_anchor() -> None:
     one = replica()
-    before = run_slot(replica(), SOURCE, dataclasses.replace(plan((), 1), evaluate=True), Heldout(SHARD, 8), always).heldout_loss
-    result = run_slot(one, SOURCE, dataclasses.replace(plan(((0, 40),), 10), evaluate=True), Heldout(SHARD, 8), always)
+    before = run_slot(replica(), dataclasses.replace(plan((), 1), evaluate=True), Heldout(SHARD, 8), always).heldout_loss
+    result = run_slot(one, dataclasses.replace(plan(((0, 40),), 10), evaluate=True), Heldout(SHARD, 8), always)
     assert before is not None and result.heldout_loss == before
 
 
 def test_an_unwanted_slot_is_abandoned_at_once() -> None:
     seen: list[int] = []
     with pytest.raises(SlotAbandoned, match="step 2 of 5"):
-        run_slot(replica(), SOURCE, plan(((0, 40),), 5), None, lambda step, loss, tokens: seen.append(step) or step < 2)
+        run_slot(replica(), plan(((0, 40),), 5), None, lambda step, loss, tokens: seen.append(step) or step < 2)
     assert seen == [1, 2]
 
 
@@ -164,3 +178,75 @@ def test_plain_training_can_stop_and_go_on() -> None:
 def assert_same_bits(left: Replica, right: Views) -> None:
     for name, parameter in left.model.named_parameters():
         assert torch.equal(parameter, right[name]), name
+
+
+HALVES = tuple(frozenset(name for name in ALL[0] if ("layers.1" in name) is second) for second in (False, True))
+
+
+class Streaming(Solo):
+    """A swarm of one in fragments, whose anchor of the last fragment is known only after the overlap steps of the next slot."""
+
+    def __init__(self, replica: Replica, num_syncs: int, num_steps: int, overlap: int, alpha: float) -> None:
+        super().__init__(replica, num_syncs, num_steps, outer_step)
+        self.fragments, self.overlap, self.alpha = HALVES, overlap, alpha
+        self.finals: list[int] = []
+        self.abandon_final = -1
+
+    def next_slot(self) -> SlotPlan | None:
+        plan = super().next_slot()
+        if plan is None or plan.sync == 0 or self.abandon_final == -2:
+            return plan
+        return dataclasses.replace(plan, fresh=False, overlap_steps=self.overlap, evaluate=False)
+
+    def final(self, plan: SlotPlan) -> SlotPlan:
+        self.finals.append(plan.sync)
+        if self.abandon_final == plan.sync:
+            self.abandon_final = -2
+            raise SlotAbandoned("the last sync left this replica out")
+        return dataclasses.replace(plan, overlap_steps=0, alpha=self.alpha, evaluate=plan.sync % 2 == 0)
+
+    def contribute(self, result: SlotResult) -> None:
+        due = self.fragments[result.sync % 2]
+        self.results.append(result)
+        for name in due:
+            self.anchor[name].copy_(outer_step(self.anchor[name], self.local[name]))
+
+
+@pytest.mark.parametrize(("overlap", "alpha"), [(0, 0.0), (1, 0.0), (2, 0.5), (3, 1.0)])
+def test_a_slot_that_began_ahead_takes_over_one_fragment_after_its_overlap_steps(overlap: int, alpha: float) -> None:
+    one, by_hand = replica(), replica()
+    plug = Streaming(one, 5, 4, overlap, alpha)
+    anchor = {name: view.clone() for name, view in plug.anchor.items()}
+    train(one, SOURCE, plug, Heldout(SHARD, 8))
+    assert plug.finals == (list(range(1, 5)) if overlap else [])
+    assert [result.heldout_loss is not None for result in plug.results] == [True, False, bool(overlap), False, bool(overlap)]
+    parameters = dict(by_hand.model.named_parameters())
+    for sync in range(5):
+        for step in range(4):
+            if sync and step == overlap:
+                for name in HALVES[(sync - 1) % 2]:
+                    parameters[name].data = torch.lerp(parameters[name].data, anchor[name], 1.0 - alpha)
+            train_plain(by_hand, SOURCE, 1, start_step=4 * sync + step)
+        for name in HALVES[sync % 2]:
+            anchor[name] = outer_step(anchor[name], parameters[name].detach())
+    assert_same_bits(one, parameters)
+    assert all(torch.equal(anchor[name], plug.anchor[name]) for name in anchor)
+
+
+def test_a_slot_that_is_abandoned_at_its_take_over_is_begun_again() -> None:
+    one = replica()
+    plug = Streaming(one, 3, 4, 2, 0.5)
+    plug.abandon_final = 1
+    train(one, SOURCE, plug, None)
+    assert plug.finals == [1] and [result.sync for result in plug.results] == [0, 1, 2]
+    assert plug.steps_seen[4:10] == [(1, 1), (1, 2), (1, 1), (1, 2), (1, 3), (1, 4)]
+
+
+def test_a_final_plan_brings_a_longer_lease() -> None:
+    one = replica()
+    slot = Slot(one, SOURCE, dataclasses.replace(plan(((0, 9),), 5), fresh=False, overlap_steps=3))
+    slot.run(3, always)
+    assert slot.result().num_samples == 8, "whole batches alone, for more may come"
+    slot.take_over(plan(((0, 9), (20, 31)), 5), {name: p.detach().clone() for name, p in one.model.named_parameters()}, ALL)
+    slot.run(5, always)
+    assert (slot.result().num_steps, slot.result().num_samples) == (5, 20)

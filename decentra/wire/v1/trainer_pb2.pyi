@@ -37,8 +37,14 @@ class NextSlotRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class FinalSlotRequest(_message.Message):
+    __slots__ = ("sync",)
+    SYNC_FIELD_NUMBER: _ClassVar[int]
+    sync: int
+    def __init__(self, sync: _Optional[int] = ...) -> None: ...
+
 class Slot(_message.Message):
-    __slots__ = ("stop", "sync", "lease", "num_steps", "tokens_committed", "tokens_last_sync", "evaluate")
+    __slots__ = ("stop", "sync", "lease", "num_steps", "tokens_committed", "tokens_last_sync", "evaluate", "fresh", "overlap_steps", "alpha")
     STOP_FIELD_NUMBER: _ClassVar[int]
     SYNC_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +52,9 @@ class Slot(_message.Message):
     TOKENS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_LAST_SYNC_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_STEPS_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     sync: int
     lease: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Interval]
@@ -53,7 +62,10 @@ class Slot(_message.Message):
     tokens_committed: int
     tokens_last_sync: int
     evaluate: bool
-    def __init__(self, stop: _Optional[bool] = ..., sync: _Optional[int] = ..., lease: _Optional[_Iterable[_Union[_swarm_pb2.Interval, _Mapping]]] = ..., num_steps: _Optional[int] = ..., tokens_committed: _Optional[int] = ..., tokens_last_sync: _Optional[int] = ..., evaluate: _Optional[bool] = ...) -> None: ...
+    fresh: bool
+    overlap_steps: int
+    alpha: float
+    def __init__(self, stop: _Optional[bool] = ..., sync: _Optional[int] = ..., lease: _Optional[_Iterable[_Union[_swarm_pb2.Interval, _Mapping]]] = ..., num_steps: _Optional[int] = ..., tokens_committed: _Optional[int] = ..., tokens_last_sync: _Optional[int] = ..., evaluate: _Optional[bool] = ..., fresh: _Optional[bool] = ..., overlap_steps: _Optional[int] = ..., alpha: _Optional[float] = ...) -> None: ...
 
 class ProgressRequest(_message.Message):
     __slots__ = ("sync", "steps_done", "loss", "num_tokens", "compute_s", "heldout_loss")
@@ -78,7 +90,7 @@ class ProgressReply(_message.Message):
     def __init__(self, go_on: _Optional[bool] = ...) -> None: ...
 
 class SlotDone(_message.Message):
-    __slots__ = ("sync", "num_steps", "num_samples", "num_tokens", "loss", "compute_s", "heldout_loss")
+    __slots__ = ("sync", "num_steps", "num_samples", "num_tokens", "loss", "compute_s", "heldout_loss", "wait_s")
     SYNC_FIELD_NUMBER: _ClassVar[int]
     NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
     NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +98,7 @@ class SlotDone(_message.Message):
     LOSS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     HELDOUT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
     sync: int
     num_steps: int
     num_samples: int
@@ -93,7 +106,8 @@ class SlotDone(_message.Message):
     loss: float
     compute_s: float
     heldout_loss: float
-    def __init__(self, sync: _Optional[int] = ..., num_steps: _Optional[int] = ..., num_samples: _Optional[int] = ..., num_tokens: _Optional[int] = ..., loss: _Optional[float] = ..., compute_s: _Optional[float] = ..., heldout_loss: _Optional[float] = ...) -> None: ...
+    wait_s: float
+    def __init__(self, sync: _Optional[int] = ..., num_steps: _Optional[int] = ..., num_samples: _Optional[int] = ..., num_tokens: _Optional[int] = ..., loss: _Optional[float] = ..., compute_s: _Optional[float] = ..., heldout_loss: _Optional[float] = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class ContributeReply(_message.Message):
     __slots__ = ()

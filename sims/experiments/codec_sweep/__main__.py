@@ -11,12 +11,11 @@ command goes on where it was: cells begun are begun again.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
 from decentra.config import RunConfig, config_hash
-from sims.experiments.codec_sweep.arms import ARMS, REFERENCE, SIZES, run_of
+from sims.experiments.codec_sweep.arms import ARMS, REFERENCE, SIZES, lasting, run_of
 from sims.experiments.codec_sweep.cells import read, sweep
 from sims.experiments.codec_sweep.report import MAX_SEEDS, lines_of, plot, write_csv
 
@@ -40,7 +39,7 @@ def main() -> int:
     if not 1 <= options.seeds <= MAX_SEEDS or options.processes < 1 or options.rounds < 0:
         parser.error(f"--seeds must lie in 1 to {MAX_SEEDS}, --processes be at least 1 and --rounds not negative")
     size = SIZES[options.size]
-    size = dataclasses.replace(size, stop_syncs=options.rounds or size.stop_syncs)
+    size = lasting(size, options.rounds or size.stop_syncs)
     arms = [arm for arm in ARMS if arm in asked or arm == REFERENCE]
     _run(arms, range(options.seeds), size, options)
     return 0

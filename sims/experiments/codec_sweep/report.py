@@ -55,6 +55,22 @@ def intervals(records: Sequence[Record]) -> dict[str, Interval]:
     return {arm: Interval.of(list(values.values())) for arm, values in pairs.items() if values}
 
 
+def rounds_behind(records: Sequence[Record], arm: str) -> float:
+    """How long before its end the reference had the arm's last loss, in rounds, a straight line between two; mean over seeds. NaN
+    where the reference never had it, or ends above it.
+    """
+    cells = {(record.arm, record.seed): record.losses for record in records}
+    found = []
+    for seed in (seed for name, seed in cells if name == arm and (REFERENCE, seed) in cells):
+        reference, last = cells[REFERENCE, seed], cells[arm, seed][-1]
+        above = [index for index in range(len(reference) - 1) if reference[index] >= last >= reference[index + 1]]
+        if not above:
+            return math.nan
+        before, after = reference[above[-1]], reference[above[-1] + 1]
+        found.append(len(reference) - 1 - above[-1] - (before - last) / ((before - after) or 1.0))
+    return statistics.fmean(found)
+
+
 def write_csv(path: Path, records: Sequence[Record]) -> None:
     """A row a cell."""
     found = intervals(records)
@@ -94,9 +110,12 @@ def lines_of(records: Sequence[Record]) -> list[str]:
         lines.append(f"{arm:17}{loss:7.4f}  {shown:16}{asked[0]:9}{asked[1]:8}{num_bytes / 1e6:10.3f}{fp32_bytes / num_bytes:9.2f}")
     if worth := differences(records, "topk-no-feedback", "topk"):
         lines.append(f"topk without error feedback, to topk with it: {Interval.of(list(worth.values()))}")
+    late = {arm: rounds_behind(records, arm) for arm, interval in found.items() if interval.mean > 0.5}
+    if shown_late := [f"{arm} {rounds:.1f}" for arm, rounds in late.items() if not math.isnan(rounds)]:
+        lines.append(f"rounds behind {REFERENCE} at the end: {', '.join(shown_late)}")
     seeds = sorted({record.seed for record in records})
-    rounds = len(records[0].losses) - 1
-    lines.append(f"{rounds} rounds of {records[0].tokens_a_round:,} tokens, seeds {', '.join(map(str, seeds))}")
+    num_rounds = len(records[0].losses) - 1
+    lines.append(f"{num_rounds} rounds of {records[0].tokens_a_round:,} tokens, seeds {', '.join(map(str, seeds))}")
     return lines
 
 

@@ -14,11 +14,12 @@ from decentra.config import RunConfig
 from decentra.ledger.apply import averaged
 from decentra.ledger.entry import Entry, Sum, Term
 from decentra.outer.average import coefficient_bits
+from decentra.outer.fragments import parameters
 from decentra.rounds.contribution import Encoded, encode_contribution
 from decentra.rounds.founding import empty_tensors
 from decentra.rounds.reduction import reduce
 from decentra.train.evaluate import evaluate
-from decentra.train.loop import run_slot, train_plain
+from decentra.train.loop import Slot, train_plain
 from decentra.train.step import copy_in, copy_out
 from decentra.types import Digest, Intervals, SlotPlan
 
@@ -36,6 +37,7 @@ class Swarm:
         self.replicas = [replica for replica, _, _ in outfits]
         self.layout, self.machine = text.layout, build.machine(run, text.layout)
         self.tensors = empty_tensors(text.layout)
+        self._names = parameters(text.layout, self.machine.fragments)
         text.fill(text.layout, self.tensors.anchor)
         self._source, self._heldout = outfits[0][1:]
         self._residuals: list[torch.Tensor | None] = [None] * run.start_members
@@ -64,14 +66,15 @@ class Swarm:
         num_steps, tokens_a_sync = run.outer.inner_steps, tokens_a_round(run)
         lease = lease_of(run, member, self._sync)
         plan = SlotPlan(self._sync, lease, num_steps, self._sync * tokens_a_sync, tokens_a_sync, evaluate=False)
-        copy_in(replica.model, layout.views(self.tensors.anchor))
-        result = run_slot(replica, self._source, plan, None, lambda *_: True)
+        slot = Slot(replica, self._source, plan)
+        slot.take_over(plan, layout.views(self.tensors.anchor), self._names)
+        slot.run(num_steps, lambda *_: True)
         local = torch.zeros(layout.num_elements)
         copy_out(replica.model, layout.views(local))
         codec, decay = self.machine.codecs[self.machine.up], self.machine.feedback
         encoded = encode_contribution(codec, self.tensors.anchor, local, self._residuals[member], decay)
         self._residuals[member] = encoded.residual
-        return encoded, result.num_tokens
+        return encoded, slot.result().num_tokens
 
     def _sums(self, contributions: dict[str, Encoded], weights: dict[str, int]) -> tuple[tuple[Sum, ...], dict[Digest, bytes]]:
         """What an entry names, and the blobs: contributions themselves, or their average encoded once more."""

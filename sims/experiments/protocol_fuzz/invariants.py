@@ -256,6 +256,12 @@ class Watch:
             self._fail(node, f"its replica carries ids that it neither claims for sync {message.sync} nor had counted")
         if not _within(claim, _merged(list(node.trainer.carried))):
             self._fail(node, f"it claims ids for sync {message.sync} that are not in its replica")
+        member = node.member
+        stands = member is not None and member.state.sync == message.sync and not member.moves.running()
+        if member is not None and stands and node.peer not in self.spoilt:
+            due = member.run.machine.due(message.sync).elements
+            if not torch.equal(node.trainer.base[due], member.tensors.anchor[due]):
+                self._fail(node, f"its contribution to sync {message.sync} is not against the anchor of the fragment's last sync")
         self.swarm.spring("offered", node)
 
     # -- states -----------------------------------------------------------------------------------------------------

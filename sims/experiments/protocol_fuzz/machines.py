@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -78,19 +78,24 @@ class CheapTrainer:
         self.abandoned = 0
         self.carried: Intervals = ()
         """Ids in the replica: trained since it last started at the anchor as a whole."""
+        self.base = torch.zeros_like(anchor)
+        """The anchor as each fragment of the replica last took it over."""
         self._anchor, self._seed, self._fragments, self._progress = anchor, seed, fragments, (0, 0)
+        self._replica = torch.zeros_like(anchor)
 
-    async def train(self, plan: SlotPlan) -> SlotResult:
+    async def train(self, plan: SlotPlan, final: Awaitable[SlotPlan] | None = None) -> SlotResult:
         """See rounds.ports.TrainerPort."""
-        start = self._anchor.clone()
-        if not plan.fresh:
-            synced = self._fragments[(plan.sync - 1) % len(self._fragments)].elements
-            start, start[synced] = self.local.clone(), start[synced]
-        steps = min(plan.num_steps, intervals.total(plan.lease) // BATCH_SAMPLES)
+        steps = 0
         try:
-            for step in range(steps):
-                self._progress = (step, plan.num_steps)
-                await asyncio.sleep(self.step_s + max(0.0, self.stalled_until_s - asyncio.get_running_loop().time()))
+            if final is not None:
+                steps = await self._pass(0, plan.overlap_steps, plan)
+                plan = await final
+            start, base = self._anchor.clone(), self._anchor.clone()
+            if not plan.fresh:
+                synced = self._fragments[(plan.sync - 1) % len(self._fragments)].elements
+                start, start[synced] = self._replica.clone(), torch.lerp(start[synced], self._replica[synced], plan.alpha)
+                base, base[synced] = self.base.clone(), base[synced]
+            steps = await self._pass(steps, plan.num_steps, plan)
         except asyncio.CancelledError:
             self.abandoned += 1
             raise
@@ -99,11 +104,21 @@ class CheapTrainer:
         samples = steps * BATCH_SAMPLES
         trained = intervals.split(plan.lease, samples)[0]
         generator = torch.Generator().manual_seed(1000 * plan.sync + self._seed + 7919 * (trained[0][0] if trained else 0))
-        self.local.copy_(start + torch.randn(start.shape, generator=generator))
+        self._replica, self.base = start + torch.randn(start.shape, generator=generator), base
+        due = self._fragments[plan.sync % len(self._fragments)].elements
+        self.local[due] = self._replica[due]
         self.carried = intervals.join(() if plan.fresh else self.carried, trained)
         if plan.sync == self.spoiled_sync:
-            self.local[0] = float("nan")
+            self.local[due.start] = float("nan")
         return SlotResult(plan.sync, steps, samples, samples * 128, 1.0, steps * self.step_s)
+
+    async def _pass(self, done: int, steps: int, plan: SlotPlan) -> int:
+        steps = min(steps, intervals.total(plan.lease) // BATCH_SAMPLES)
+        for step in range(done, steps):
+            self._progress = (step, plan.num_steps)
+            await asyncio.sleep(self.step_s + max(0.0, self.stalled_until_s - asyncio.get_running_loop().time()))
+        self._progress = (steps, plan.num_steps)
+        return steps
 
     def progress(self) -> tuple[int, int]:
         """See rounds.ports.TrainerPort."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import dataclasses
 import random
 import traceback
 from collections.abc import Coroutine
@@ -19,12 +18,10 @@ from decentra.directory.memory import MemoryBoard, MemoryDirectory
 from decentra.errors import PeerError, RefusedError
 from decentra.identity.keys import Identity
 from decentra.identity.signing import IdentitySigner, MemoVerifier
-from decentra.ledger.apply import Machine
 from decentra.ledger.chain import digest
 from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import OuterTensors
-from decentra.outer.fragments import Fragment
-from decentra.outer.layout import Layout
+from decentra.outer.fragments import arranged
 from decentra.rounds import catchup, life, records
 from decentra.rounds.founding import Material, empty_tensors, found
 from decentra.rounds.member import announced
@@ -66,7 +63,8 @@ class Processes:
     codec: CodecConfig = field(default_factory=CodecConfig)
     chunks: int = CHUNKS
     fragments: int = 1
-    inner_steps: int = 10
+    slot_steps: int = 10
+    overlap_steps: int = 0
     board: MemoryBoard = field(default_factory=MemoryBoard)
     nodes: list[Node] = field(default_factory=list)
     run: Run | None = None
@@ -98,15 +96,6 @@ class Processes:
         node = Node(number, identity, MemoryFiles(), step_s, Work(self.work_s if work_s is None else work_s), dialable=dialable)
         self.nodes.append(node)
         return node
-
-    def make_machine(self, config: RunConfig, layout: Layout) -> Machine:
-        """As build makes it, with the fragments of this swarm."""
-        machine = build.machine(config, layout)
-        if self.fragments == 1:
-            return machine
-        cuts = [round(layout.num_chunks * i / self.fragments) for i in range(self.fragments + 1)]
-        runs = tuple(Fragment(i, cuts[i], cuts[i + 1] - cuts[i]) for i in range(self.fragments))
-        return dataclasses.replace(machine, fragments=runs)
 
     def _as_process(self, node: Node, life: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         node.boots += 1
@@ -171,15 +160,15 @@ class Processes:
             start_members=self.start_members,
             stop_syncs=self.stop_syncs,
             snapshot_every=self.snapshot_every,
-            outer=OuterConfig(inner_steps=self.inner_steps),
+            outer=OuterConfig(inner_steps=self.slot_steps * self.fragments, fragments=self.fragments, overlap_steps=self.overlap_steps),
             codec=self.codec,
         )
-        layout = Layout.of((f"w{i}", (4096 - i,)) for i in range(self.chunks))
+        layout = arranged(((f"layers.{i}.w", (4096 - i,)) for i in range(self.chunks)), self.fragments)
         tensors = empty_tensors(layout)
         tensors.anchor.copy_(torch.randn(layout.num_elements, generator=torch.Generator().manual_seed(self.seed)))
         files = (("data.bin", ports.store.put_file("data.bin", bytes(range(256)) * 100), 25600),)
         material = Material(config, layout, files, 10_000, b"", b"n" * 16)
-        self.run, reached = found(material, tensors, ports.store, ports.signer, ports.verifier, self.make_machine)
+        self.run, reached = found(material, tensors, ports.store, ports.signer, ports.verifier, build.machine)
         await ports.directory.announce(self._record(node, ports))
         self._start(node, ports, server, tensors, reached)
 
@@ -213,7 +202,7 @@ class Processes:
     async def _join(self, node: Node, ports: Ports, tensors: OuterTensors) -> tuple[catchup.Reached, list[PeerId]]:
         assert self.run is not None
         peers = await meet(ports, self.run.run_id)
-        run, donors = await catchup.greet(ports, self.run.run_id, b"", self._record(node, ports), peers, self.make_machine)
+        run, donors = await catchup.greet(ports, self.run.run_id, b"", self._record(node, ports), peers, build.machine)
         await catchup.fetch_files(ports, run, donors)
         return await catchup.fetch_snapshot(ports, run, tensors, donors), donors
 

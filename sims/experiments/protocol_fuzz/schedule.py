@@ -41,6 +41,7 @@ class Shape:
     work_s: float
     chunks: int
     fragments: int
+    overlap_steps: int
     codec: CodecConfig
     strikes: int
     scenario: str
@@ -59,6 +60,7 @@ class Shape:
             work_s=rng.choice((0.002, 0.002, 0.05, 0.3)),
             chunks=rng.randint(3, 9) if peers < 10 else 4,
             fragments=rng.choice((1, 2)),
+            overlap_steps=rng.choice((0, 0, 2, 5)),
             codec=CodecConfig(aggregate=rng.choice(("reduce", "reduce", "gather")), feedback=rng.choice((0.0, 1.0))),
             strikes=rng.randint(3, 14) if peers < 10 else rng.randint(2, 5),
             scenario=rng.choice((*SCENARIOS, *[""] * 5)),
@@ -75,7 +77,8 @@ class Shape:
             codec=self.codec,
             chunks=self.chunks,
             fragments=self.fragments,
-            inner_steps=10 if self.peers < 10 else 6,
+            slot_steps=10 if self.peers < 10 else 6,
+            overlap_steps=self.overlap_steps,
         )
 
 
