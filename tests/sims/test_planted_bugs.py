@@ -19,7 +19,7 @@ FOUND = {  # bug: (seed, what the watch says of it)
     "claim counted twice": (0, "are doubled"),
     "residual sent twice": (0, "sends another residual"),
     "tag per peer": (1, "sends no residual"),
-    "leaver takes certificate": (40, "no sync within"),
+    "leaver takes certificate": (289, "no sync within"),
     "dead incarnation heard": (3, "hears an incarnation that ended"),
     "replica kept": (24, "its replica carries ids"),
 }

@@ -43,7 +43,10 @@ async def minority_vanishes(schedule: Schedule) -> None:
 
 
 async def all_but_one_leave(schedule: Schedule) -> None:
-    """In fair weather the oldest member, which decides ties, leaves, then the next, as far as one: the rest always goes on."""
+    """In fair weather the oldest member, which decides ties, leaves, then the next, as far as one: the rest always goes on.
+
+    The last that leaves may lose its voice before: it still decides alone, and must not go before it was heard again.
+    """
     swarm = schedule.swarm
     schedule.repair()
     await swarm.sleep(12.0)
@@ -53,7 +56,10 @@ async def all_but_one_leave(schedule: Schedule) -> None:
         whole = all(schedule.is_whole(m.peer, m.incarnation) and swarm.by_peer(m.peer).member is not None for m in state.members)
         if not whole or len(state.members) == 1 or node.task is None or not state.started(swarm.start_members):
             break
+        if len(state.members) == 2 and schedule.rng.random() < 0.5:
+            swarm.cut(node, swarm.by_peer(state.members[1].peer), both=False)
         await _leave_in_peace(schedule, node, node.task)
+        swarm.heal()
         await schedule.progress(GO_ON_S)
 
 
