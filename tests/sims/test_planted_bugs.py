@@ -22,6 +22,7 @@ FOUND = {  # bug: (seed, what the watch says of it)
     "leaver takes certificate": (289, "no sync within"),
     "dead incarnation heard": (3, "hears an incarnation that ended"),
     "replica kept": (24, "its replica carries ids"),
+    "one fragment taken over": (53, "is not against the anchor"),
 }
 
 

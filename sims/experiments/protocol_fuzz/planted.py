@@ -257,6 +257,17 @@ def replica_kept() -> AbstractContextManager[None]:
     return patched((Carried, "restart", kept))
 
 
+def one_fragment_taken_over() -> AbstractContextManager[None]:
+    """A replica that missed two syncs takes over the fragment of the last one alone."""
+    decided = Carried.decided
+
+    def as_if_the_first(carried: Carried, counted: bool) -> None:
+        carried.behind = 0
+        decided(carried, counted)
+
+    return patched((Carried, "decided", as_if_the_first))
+
+
 PLANTED: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "no promise phase": no_promise_phase,
     "nameless ballots": nameless_ballots,
@@ -269,5 +280,6 @@ PLANTED: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "leaver takes certificate": leaver_takes_certificate,
     "dead incarnation heard": dead_incarnation_heard,
     "replica kept": replica_kept,
+    "one fragment taken over": one_fragment_taken_over,
 }
 """By the name that --planted takes."""
