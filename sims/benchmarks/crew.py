@@ -17,7 +17,11 @@ import psutil
 
 
 class CrewError(Exception):
-    """A process died, or did not answer in time; the text says which, with the end of what it wrote."""
+    """A process died, or did not answer in time: `what` says which, the text also how what it wrote ends."""
+
+    def __init__(self, what: str, wrote: str) -> None:
+        super().__init__(f"{what}; it wrote: {wrote}")
+        self.what = what
 
 
 class Crew:
@@ -87,13 +91,13 @@ class Crew:
             if not data:
                 self._open.remove((kept, index, pipe))
         if dead is not None and not ready:
-            raise CrewError(f"process {dead} died; {self._last_words(dead)}")
+            raise CrewError(f"process {dead} died", self._last_words(dead))
         if time.monotonic() > deadline:
-            raise CrewError(f"no answer of {', '.join(map(str, late))} for {timeout_s:.0f} s; {self._last_words(late[0])}")
+            raise CrewError(f"no answer of {', '.join(map(str, late))} for {timeout_s:.0f} s", self._last_words(late[0]))
 
     def _last_words(self, index: int) -> str:
         lines = self._complaints[index].decode(errors="replace").strip().splitlines()
-        return "it wrote: " + (" | ".join(lines[-16:])[-1600:] if lines else "nothing")
+        return " | ".join(lines[-16:])[-1600:] or "nothing"
 
     def complaints(self) -> str:
         """What they have written to stderr so far."""

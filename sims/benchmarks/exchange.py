@@ -159,7 +159,8 @@ def measure(cell: Cell, rivals: bool, environment: dict[str, str], codecs: str) 
         try:
             row = work()
         except CrewError as error:
-            row = {"fault": str(error)}
+            print(f"{name}: {error}", file=sys.stderr, flush=True)  # what a table is to keep says nothing of this machine
+            row = {"fault": error.what}
         load = os.getloadavg()[0]
         rows.append({"name": name, "peers": cell.peers, "params": cell.params, "link": cell.link, "load": load, **row})
 
