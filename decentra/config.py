@@ -131,6 +131,11 @@ class RunConfig:
         return self.outer.slot_steps * self.inner.batch_samples
 
     @property
+    def planned_tokens(self) -> int:
+        """Tokens that the members at the start train together between two syncs."""
+        return self.start_members * self.slot_samples * self.data.context
+
+    @property
     def first_lease_samples(self) -> int:
         """Samples that a member is leased before it has claimed any: a slot's, and the next one's where that begins ahead."""
         return self.slot_samples * (2 if self.outer.overlap_steps else 1)

@@ -47,15 +47,14 @@ class Objects:
 
     def put_blob(self, data: bytes | memoryview, r: int) -> Digest:
         """Keep a blob that entry r may name; returns its digest. The same bytes again count as of the later entry."""
-        blocks = list(chain.split_blocks(data, FILE_BLOCK_BYTES))
-        return self.put_blocks(blocks, [chain.bytes_block(block) for block in blocks], r)
+        return self.put_blocks(list(chain.split_blocks(data, FILE_BLOCK_BYTES)), block_digests(data), r)
 
     def serve_blob(self, data: memoryview, r: int) -> tuple[Digest, ...]:
         """Give a blob of entry r away from memory, before it is kept and after, until one of another entry is served so.
 
         `data` must not change any more. Returns the digests of its blocks.
         """
-        digests = tuple(chain.bytes_block(block) for block in chain.split_blocks(data, FILE_BLOCK_BYTES))
+        digests = block_digests(data)
         name_digest = chain.tree(digests)
         self._remember(name_digest, StoredObject(_blob_path(name_digest, r), r, False, digests, FILE_BLOCK_BYTES, data))
         return digests
@@ -170,4 +169,9 @@ def _blob_path(name_digest: Digest, r: int) -> str:
 
 def object_digest(data: bytes | bytearray | memoryview) -> Digest:
     """Digest of a file or blob: the tree over its 1 MiB blocks."""
-    return chain.tree([chain.bytes_block(block) for block in chain.split_blocks(data, FILE_BLOCK_BYTES)])
+    return chain.tree(block_digests(data))
+
+
+def block_digests(data: bytes | bytearray | memoryview) -> tuple[Digest, ...]:
+    """Digests of the 1 MiB blocks of a file or blob."""
+    return tuple(chain.bytes_block(block) for block in chain.split_blocks(data, FILE_BLOCK_BYTES))

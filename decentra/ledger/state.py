@@ -50,6 +50,11 @@ class Part:
     num_blocks: int
     owner: PeerId
 
+    @property
+    def blocks(self) -> range:
+        """Numbers of its blocks."""
+        return range(self.first_block, self.first_block + self.num_blocks)
+
 
 @dataclass(frozen=True, slots=True)
 class Fork:

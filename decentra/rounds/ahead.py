@@ -46,7 +46,7 @@ def _begun(member: Member, part: Part, offers: Sequence[Offer]) -> Begun:
     known = member.parts.begun.get(where)
     if known is None or known.roots != roots:
         machine, chunks = member.run.machine, offers[0].num_chunks
-        slices = [block_slice(number, 1, chunks) for number in range(part.first_block, part.first_block + part.num_blocks)]
+        slices = [block_slice(number, 1, chunks) for number in part.blocks]
         weights = {offer.sender: offer.weight_tokens for offer in offers}
         rows = [each.stop - each.start for each in slices]
         known = Begun(roots, Reduction(weights, rows, machine.codecs[machine.up], machine.codecs[machine.down]))
@@ -59,7 +59,7 @@ async def _go_on(member: Member, begun: Begun, part: Part, offers: Sequence[Offe
     async with member.averaging:
         first, held = part.first_block + begun.reduction.num_blocks, [member.parts.held.get(root) for root in begun.roots]
         last = first
-        while last < part.first_block + part.num_blocks and all(each is not None and last in each.blocks for each in held):
+        while last < part.blocks.stop and all(each is not None and last in each.blocks for each in held):
             last += 1
         if last == first or begun.spoilt:
             return False

@@ -40,9 +40,8 @@ def found(
     """Write S_0 as a snapshot and sign the manifest that names it."""
     config = material.config
     machine = make_machine(config, material.layout)
-    planned_tokens = config.slot_samples * config.data.context * config.start_members
     founder = ViewMember(signer.peer, store.incarnation, True, config.first_lease_samples)
-    state = initial_state(founder, tensors, machine.fragments, planned_tokens)
+    state = initial_state(founder, tensors, machine.fragments, config.planned_tokens)
     manifest = swarm_pb2.Manifest(
         protocol_version=PROTOCOL_VERSION,
         run_config=run_bytes(config),

@@ -380,4 +380,4 @@ class Member:
 
 def announced(peer: PeerId, incarnation: int, dialable: bool, run: Run, rates: tuple[int, int] = (0, 0)) -> ViewMember:
     """A node as it announces itself to the view."""
-    return ViewMember(peer, incarnation, dialable, run.announced_samples, *rates)
+    return ViewMember(peer, incarnation, dialable, run.config.first_lease_samples, *rates)

@@ -58,17 +58,16 @@ class PartStore:
         if root in self.refused:
             return False
         blocks = self.held[root].blocks if root in self.held else {}
-        return all(b in blocks for p in parts for b in range(p.first_block, p.first_block + p.num_blocks))
+        return all(b in blocks for p in parts for b in p.blocks)
 
     def missing(self, offer: Offer, part: Part) -> range | None:
         """The run of blocks of a part that is still to be pulled; None if nothing is missing, or nothing will help."""
         if offer.root in self.refused:
             return None
         entry = self.held.get(offer.root)
-        wanted = range(part.first_block, part.first_block + part.num_blocks)
         if entry is None:
-            return wanted
-        lacking = [b for b in wanted if b not in entry.blocks]
+            return part.blocks
+        lacking = [b for b in part.blocks if b not in entry.blocks]
         return range(lacking[0], lacking[-1] + 1) if lacking else None
 
     def whole(self, root: Digest) -> bytes | None:
@@ -80,8 +79,7 @@ class PartStore:
 
     def blocks(self, roots: dict[Digest, PeerId], part: Part) -> dict[PeerId, list[bytes | memoryview]]:
         """The encoded blocks of a part in order, by sender. Raises KeyError where one is missing."""
-        numbers = range(part.first_block, part.first_block + part.num_blocks)
-        return {sender: [self.held[root].blocks[b] for b in numbers] for root, sender in roots.items()}
+        return {sender: [self.held[root].blocks[b] for b in part.blocks] for root, sender in roots.items()}
 
     def clear(self) -> None:
         """The sync is decided."""

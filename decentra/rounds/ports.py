@@ -108,11 +108,6 @@ class Run:
     token_digest: bytes
     operator_keys: tuple[bytes, ...]
 
-    @property
-    def announced_samples(self) -> int:
-        """Samples a member is leased before it has claimed any."""
-        return self.config.first_lease_samples
-
     def contribution_bytes(self) -> tuple[int, int]:
         """(fp32 bytes, encoded bytes with block digests) of one contribution of each fragment, all together."""
         chunk_bytes = self.machine.codecs[self.machine.up].chunk_bytes

@@ -6,7 +6,7 @@ tensor at a time: pseudo-gradients anchor - local, their weighted mean in the or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -39,8 +39,8 @@ class Oracle:
         locals_ = {sender: self._train(sender, ids_of[sender]) for sender in senders}
         weights = {sender: len(ids_of[sender]) * self.config.data.context for sender in senders}
         total = sum(weights.values())
-        for name, anchor in self.anchor.items():
-            mean = None
+        for name in self._due():
+            anchor, mean = self.anchor[name], None
             for sender in senders:
                 coefficient = torch.tensor(weights[sender] / total, dtype=torch.float64).to(torch.float32)
                 term = torch.mul(torch.sub(anchor, locals_[sender][name]), coefficient)
@@ -48,6 +48,10 @@ class Oracle:
             assert mean is not None
             self.anchor[name] = self._outer_step(name, anchor, mean)
         self.tokens, self.tokens_last_sync = self.tokens + total, total
+
+    def _due(self) -> Collection[str]:
+        """Names of the parameters that this sync is of."""
+        return list(self.anchor)
 
     def _outer_step(self, name: str, anchor: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """m = mu m + g; anchor - lr (g + mu m); every product and every sum rounded on its own."""

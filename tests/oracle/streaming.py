@@ -32,23 +32,15 @@ class StreamingOracle(Oracle):
 
     def sync(self, ids_of: Mapping[str, list[int]]) -> None:
         """One outer step of the due fragment in which each sender trains on its ids, in their order."""
-        senders = sorted(ids_of)
-        self.losses.append({})
-        locals_ = {sender: self._slot(sender, ids_of[sender]) for sender in senders}
-        weights = {sender: len(ids_of[sender]) * self.config.data.context for sender in senders}
-        total = sum(weights.values())
-        for name in self.fragments[self.num_syncs % len(self.fragments)]:
-            anchor, mean = self.anchor[name], torch.zeros(0)
-            for index, sender in enumerate(senders):
-                coefficient = torch.tensor(weights[sender] / total, dtype=torch.float64).to(torch.float32)
-                term = torch.mul(torch.sub(anchor, locals_[sender][name]), coefficient)
-                mean = torch.add(mean, term) if index else term
-            self.anchor[name] = self._outer_step(name, anchor, mean)
-        self.before = (self.tokens, self.tokens_last_sync)
-        self.tokens, self.tokens_last_sync = self.tokens + total, total
+        before = (self.tokens, self.tokens_last_sync)
+        super().sync(ids_of)
+        self.before = before
         self.num_syncs += 1
 
-    def _slot(self, sender: str, ids: list[int]) -> Tensors:
+    def _due(self) -> Collection[str]:
+        return self.fragments[self.num_syncs % len(self.fragments)]
+
+    def _train(self, sender: str, ids: list[int]) -> Tensors:
         outer, batch = self.config.outer, self.config.inner.batch_samples
         known = sender in self.replicas
         if not known:

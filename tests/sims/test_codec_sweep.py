@@ -39,7 +39,6 @@ from sims.experiments.codec_sweep.report import (
     rounds_behind,
     write_csv,
 )
-from sims.experiments.codec_sweep.swarm import tokens_a_round
 
 ROOT = Path(__file__).parents[2]
 STARTS_WITHIN_S = 120.0
@@ -143,7 +142,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_what_an_unbroken_one_gi
 
 def test_the_inner_rate_falls_over_all_rounds_of_a_size() -> None:
     size = lasting(FULL, 7)
-    assert size.stop_syncs == 7 and size.inner.warmup_tokens + size.inner.decay_tokens == 7 * tokens_a_round(size) == 7 * 8 * 30 * 4 * 64
+    assert size.stop_syncs == 7 and size.inner.warmup_tokens + size.inner.decay_tokens == 7 * size.planned_tokens == 7 * 8 * 30 * 4 * 64
 
 
 def test_cells_of_other_settings_are_played_anew(cache: Path, tmp_path: Path) -> None:

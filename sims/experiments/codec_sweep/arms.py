@@ -76,8 +76,7 @@ SIZES = {"full": FULL, "tiny": TINY}
 
 def lasting(size: RunConfig, rounds: int) -> RunConfig:
     """A size of so many rounds, over which the inner rate falls as a cosine."""
-    tokens = rounds * size.start_members * size.slot_samples * size.data.context
-    inner = dataclasses.replace(size.inner, decay_tokens=max(0, tokens - size.inner.warmup_tokens))
+    inner = dataclasses.replace(size.inner, decay_tokens=max(0, rounds * size.planned_tokens - size.inner.warmup_tokens))
     return dataclasses.replace(size, stop_syncs=rounds, inner=inner)
 
 

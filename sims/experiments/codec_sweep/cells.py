@@ -18,7 +18,7 @@ import torch
 from decentra import build
 from decentra.config import RunConfig, config_hash
 from sims.experiments.codec_sweep.arms import ARMS, run_of
-from sims.experiments.codec_sweep.swarm import contribution_bytes, data_parallel_losses, swarm_losses, tokens_a_round
+from sims.experiments.codec_sweep.swarm import contribution_bytes, data_parallel_losses, swarm_losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def play(arm_name: str, size: RunConfig, seed: int, cache: Path) -> Record:
         arm=arm_name,
         seed=seed,
         config=config_hash(run),
-        tokens_a_round=tokens_a_round(run),
+        tokens_a_round=run.planned_tokens,
         losses=tuple(losses),
         bytes_a_round=one * (run.outer.inner_steps if arm.data_parallel else 1),
         wall_s=time.perf_counter() - start_s,

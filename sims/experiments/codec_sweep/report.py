@@ -111,11 +111,11 @@ def lines_of(records: Sequence[Record]) -> list[str]:
     if worth := differences(records, "topk-no-feedback", "topk"):
         lines.append(f"topk without error feedback, to topk with it: {Interval.of(list(worth.values()))}")
     late = {arm: rounds_behind(records, arm) for arm, interval in found.items() if interval.mean > 0.5}
-    if shown_late := [f"{arm} {rounds:.1f}" for arm, rounds in late.items() if not math.isnan(rounds)]:
+    if shown_late := [f"{arm} {behind:.1f}" for arm, behind in late.items() if not math.isnan(behind)]:
         lines.append(f"rounds behind {REFERENCE} at the end: {', '.join(shown_late)}")
     seeds = sorted({record.seed for record in records})
-    num_rounds = len(records[0].losses) - 1
-    lines.append(f"{num_rounds} rounds of {records[0].tokens_a_round:,} tokens, seeds {', '.join(map(str, seeds))}")
+    rounds = len(records[0].losses) - 1
+    lines.append(f"{rounds} rounds of {records[0].tokens_a_round:,} tokens, seeds {', '.join(map(str, seeds))}")
     return lines
 
 

@@ -63,7 +63,7 @@ class Swarm:
     def _train(self, member: int) -> tuple[Encoded, int]:
         """(contribution, tokens) of one member's slot."""
         replica, run, layout = self.replicas[member], self.run, self.layout
-        num_steps, tokens_a_sync = run.outer.inner_steps, tokens_a_round(run)
+        num_steps, tokens_a_sync = run.outer.inner_steps, run.planned_tokens
         lease = lease_of(run, member, self._sync)
         plan = SlotPlan(self._sync, lease, num_steps, self._sync * tokens_a_sync, tokens_a_sync, evaluate=False)
         slot = Slot(replica, self._source, plan)
@@ -92,11 +92,6 @@ class Swarm:
 def _entry(sync: int, sums: tuple[Sum, ...]) -> Entry:
     """As much of an entry as its average is made of."""
     return Entry(b"", "", sync, b"", sync, 0, (), sums, (), (), (), {}, {}, ())
-
-
-def tokens_a_round(run: RunConfig) -> int:
-    """Tokens that all members train between two outer steps."""
-    return run.start_members * run.outer.inner_steps * run.inner.batch_samples * run.data.context
 
 
 def lease_of(run: RunConfig, member: int, sync: int) -> Intervals:
