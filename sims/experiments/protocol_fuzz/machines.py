@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def small_blocks() -> Iterator[None]:
+def small_blocks(file_block_bytes: int = 1 << 14) -> Iterator[None]:
     """One chunk a block in every loaded room, for as long as the context lasts."""
-    small = {"BLOCK_CHUNKS": 1, "FILE_BLOCK_BYTES": 1 << 14}
+    small = {"BLOCK_CHUNKS": 1, "FILE_BLOCK_BYTES": file_block_bytes}
     saved = []
     for name, module in list(sys.modules.items()):
         for constant, value in small.items():
