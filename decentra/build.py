@@ -17,14 +17,16 @@ from decentra.codec.fp4 import Fp4
 from decentra.codec.int4 import Int4
 from decentra.codec.int8 import Int8
 from decentra.codec.topk import TopK
-from decentra.config import NodeConfig, RunConfig, parse_link
+from decentra.config import NodeConfig, OuterConfig, RunConfig, parse_link
 from decentra.errors import DecentraError, SetupError
 from decentra.ledger.apply import Machine
 from decentra.ledger.golden import check_machine
 from decentra.node.wiring import Credentials, Door, NodeTransport, Text, Wiring
+from decentra.outer.base import OuterOptimizer
 from decentra.outer.fragments import arranged, fragments
 from decentra.outer.layout import Layout
 from decentra.outer.nesterov import Nesterov
+from decentra.outer.sgd import Sgd
 from decentra.seams import Verifier
 from decentra.types import PeerId
 
@@ -46,7 +48,7 @@ def machine(config: RunConfig, layout: Layout) -> Machine:
     return Machine(
         fragments=fragments(layout, outer.fragments),
         codecs=codecs(),
-        outer=Nesterov(outer.lr, outer.momentum, outer.nesterov),
+        outer=outer_optimizer(outer),
         up=config.codec.up,
         down=config.codec.down,
         start_members=config.start_members,
@@ -54,6 +56,11 @@ def machine(config: RunConfig, layout: Layout) -> Machine:
         gather=config.codec.aggregate == "gather",
         feedback=config.codec.feedback,
     )
+
+
+def outer_optimizer(config: OuterConfig) -> OuterOptimizer:
+    """What moves the anchor."""
+    return Nesterov(config.lr, config.momentum) if config.optimizer == "nesterov" else Sgd(config.lr)
 
 
 def layout_of(config: RunConfig, model: Any) -> Layout:

@@ -25,6 +25,12 @@ CODECS = ("fp32", "bf16", "int8", "int4", "fp4", "topk")
 SPARSE_CODECS = ("topk",)
 """Those that send few elements: for contributions alone."""
 
+OUTER_OPTIMIZERS = ("nesterov", "sgd", "average")
+SCHEDULES = ("cosine", "wsd")
+MERGES = ("mix", "eager")
+SYNCS = ("steps", "time")
+WEIGHTS = ("tokens", "normalised")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -53,11 +59,17 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InnerConfig:
-    """The inner optimizer (AdamW) of every replica. `warmup_tokens` and `lr` count the swarm's committed tokens."""
+    """The inner optimizer (AdamW) of every replica. All tokens are the swarm's, committed.
+
+    schedule: of lr after the warm-up, one of SCHEDULES; down to min_lr_share of it over decay_tokens, 0 for never. cosine falls
+    from the warm-up on, wsd stays until decay_start_tokens.
+    """
 
     lr: float = 3e-3
     min_lr_share: float = 0.1
     warmup_tokens: int = 50_000
+    schedule: str = "cosine"
+    decay_start_tokens: int = 0
     decay_tokens: int = 0
     beta1: float = 0.9
     beta2: float = 0.95
@@ -69,20 +81,30 @@ class InnerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OuterConfig:
-    """The outer step: Nesterov on the averaged pseudo-gradient (DiLoCo, arXiv 2311.08105), every H inner steps.
+    """The outer step on the averaged pseudo-gradient, every H inner steps (DiLoCo, arXiv 2311.08105).
 
+    optimizer: one of OUTER_OPTIMIZERS; nesterov, sgd without momentum, or average, which is sgd at rate 1 (FedAvg).
     fragments: P, parts of the model that are synced in turn, one every H / P steps (Streaming DiLoCo, arXiv 2501.18512).
     overlap_steps: tau, inner steps that a trainer goes on for while the round runs, before it takes the outcome over.
     alpha: the share of its own value that a fragment keeps when it does; 0 discards what those steps did to it.
+    merge: one of MERGES; mix by alpha, or eager: a replica takes its own contribution over at once and those of the others one
+    outer step later (arXiv 2502.12996).
+    sync: one of SYNCS; after inner_steps, or when budget_s seconds of a slot are over, however many steps a machine takes in them.
+    weights: one of WEIGHTS; of a contribution in the average: tokens, or those with the pseudo-gradient scaled to the mean number of
+    steps (normalised).
     """
 
     inner_steps: int = 25
+    optimizer: str = "nesterov"
     lr: float = 0.7
     momentum: float = 0.9
-    nesterov: bool = True
     fragments: int = 1
     overlap_steps: int = 0
     alpha: float = 0.5
+    merge: str = "mix"
+    sync: str = "steps"
+    budget_s: float = 0.0
+    weights: str = "tokens"
 
     @property
     def slot_steps(self) -> int:
@@ -254,6 +276,7 @@ def _numbers(run: RunConfig) -> Rules:
         "stop_tokens": run.stop_tokens,
         "model.ffn_dim": model.ffn_dim,
         "inner.warmup_tokens": inner.warmup_tokens,
+        "inner.decay_start_tokens": inner.decay_start_tokens,
         "inner.decay_tokens": inner.decay_tokens,
         "inner.weight_decay": inner.weight_decay,
         "inner.clip": inner.clip,
@@ -312,12 +335,25 @@ def _shapes(run: RunConfig) -> Rules:
 
 
 def _choices(run: RunConfig) -> Rules:
-    name = run.name
-    usable = bool(name) and name.isprintable() and not name.startswith(".") and "/" not in name
+    usable = bool(run.name) and run.name.isprintable() and not run.name.startswith(".") and "/" not in run.name
     rules = [
-        (usable, f"name = {name!r} cannot name a directory; use letters and digits"),
+        (usable, f"name = {run.name!r} cannot name a directory; use letters and digits"),
         (run.data.source == "python", f"data.source = {run.data.source!r} is not known; use 'python'"),
     ]
+    names = {
+        "outer.optimizer": (run.outer.optimizer, OUTER_OPTIMIZERS),
+        "outer.merge": (run.outer.merge, MERGES),
+        "outer.sync": (run.outer.sync, SYNCS),
+        "outer.weights": (run.outer.weights, WEIGHTS),
+        "inner.schedule": (run.inner.schedule, SCHEDULES),
+    }
+    rules += [(name in known, f"{key} = {name!r} is not known; use {' or '.join(known)}") for key, (name, known) in names.items()]
+    rules.append(
+        (
+            run.outer.optimizer != "average" or run.outer.lr == 1.0,
+            f"outer.lr = {run.outer.lr:g} must be 1 where the optimizer is average; or use sgd",
+        )
+    )
     for key, codec in (("codec.up", run.codec.up), ("codec.down", run.codec.down)):
         rules.append((codec in CODECS, f"{key} = {codec!r} is not known; use one of {', '.join(CODECS)}"))
     # An average has no residual that would bring back later what is left out.

@@ -9,19 +9,14 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Nesterov:
-    """lr and momentum are rounded to fp32 once, here, by torch's scalar rule. momentum 0 is plain SGD."""
+    """lr and momentum are rounded to fp32 once, here, by torch's scalar rule."""
 
     lr: float
     momentum: float
-    nesterov: bool = True
 
     def apply(self, anchor: torch.Tensor, state: torch.Tensor, gradient: torch.Tensor) -> None:
         """See outer.base; state: the momentum buffer, zeros at the start."""
         state.mul_(self.momentum).add_(gradient)
-        if self.nesterov:
-            step = state * self.momentum
-            step.add_(gradient)
-        else:
-            step = state.clone()
-        step.mul_(self.lr)
+        step = state * self.momentum
+        step.add_(gradient).mul_(self.lr)
         anchor.sub_(step)

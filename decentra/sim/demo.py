@@ -81,7 +81,7 @@ def _outer_part(settings: Settings) -> tuple[OuterConfig, CodecConfig]:
     elif settings.inner_steps:
         outer = dataclasses.replace(outer, inner_steps=settings.inner_steps)
     if codec in SPARSE_CODECS:
-        return dataclasses.replace(outer, lr=2.0, momentum=0.0), CodecConfig(up=codec, aggregate="gather", feedback=0.95)
+        return dataclasses.replace(outer, optimizer="sgd", lr=2.0), CodecConfig(up=codec, aggregate="gather", feedback=0.95)
     return outer, CodecConfig(up=codec, down=codec)
 
 
@@ -189,5 +189,3 @@ def _samples(model: Any, tokenizer_bytes: bytes, run: RunConfig) -> list[str]:
             text = " ".join(tokenizer.decode([*ids[1:], *made]).split())
             lines.append("  " + textwrap.shorten(text, 110, placeholder=" ..."))
     return lines
-
-

@@ -170,7 +170,7 @@ def first_state(peers: int, num_elements: int, codec: str) -> tuple[Run, Reached
         start_members=peers,
         snapshot_every=1 << 20,
         inner=InnerConfig(batch_samples=1),
-        outer=OuterConfig(inner_steps=1, lr=1.0, momentum=0.0, nesterov=False),
+        outer=OuterConfig(inner_steps=1, optimizer="average", lr=1.0),
         codec=CodecConfig(up=codec, down=codec),
     )
     layout = Layout.of([("weight", (num_elements,))])

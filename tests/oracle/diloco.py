@@ -54,12 +54,14 @@ class Oracle:
         return list(self.anchor)
 
     def _outer_step(self, name: str, anchor: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """m = mu m + g; anchor - lr (g + mu m); every product and every sum rounded on its own."""
+        """m = mu m + g; anchor - lr (g + mu m), or anchor - lr g; every product and every sum rounded on its own."""
         outer = self.config.outer
         lr, mu = torch.tensor(outer.lr, dtype=torch.float32), torch.tensor(outer.momentum, dtype=torch.float32)
+        if outer.optimizer != "nesterov":
+            return torch.sub(anchor, torch.mul(gradient, lr))
         momentum = torch.add(torch.mul(self.momentum[name], mu), gradient)
         self.momentum[name] = momentum
-        direction = torch.add(torch.mul(momentum, mu), gradient) if outer.nesterov else momentum
+        direction = torch.add(torch.mul(momentum, mu), gradient)
         return torch.sub(anchor, torch.mul(direction, lr))
 
     def _train(self, sender: str, ids: list[int]) -> Tensors:

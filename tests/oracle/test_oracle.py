@@ -57,7 +57,10 @@ def retrace(cluster: Cluster, oracle: Oracle | None = None) -> Oracle:
     return oracle
 
 
-@pytest.mark.parametrize("outer", [OuterConfig(inner_steps=5), OuterConfig(inner_steps=5, momentum=0.5, nesterov=False)])
+@pytest.mark.parametrize(
+    "outer",
+    [OuterConfig(inner_steps=5), OuterConfig(inner_steps=5, optimizer="sgd"), OuterConfig(inner_steps=5, optimizer="average", lr=1.0)],
+)
 def test_a_swarm_retraces_the_oracle_bit_for_bit_at_every_sync(play: Play, small_run: RunConfig, outer: OuterConfig) -> None:
     cluster = play(Scenario(name="oracle", peers=3, run=dataclasses.replace(small_run, outer=outer)))
     oracle = retrace(cluster)
@@ -124,9 +127,7 @@ def test_the_oracle_itself_learns_and_notices_one_changed_bit(play: Play, small_
 def alone(run: RunConfig, weight_decay: float) -> RunConfig:
     """One member, one inner step a sync, outer rate 1 and no momentum: plain training by way of the swarm."""
     inner = InnerConfig(lr=3e-3, warmup_tokens=0, batch_samples=4, weight_decay=weight_decay)
-    return dataclasses.replace(
-        run, start_members=1, stop_syncs=50, inner=inner, outer=OuterConfig(inner_steps=1, lr=1.0, momentum=0.0)
-    )
+    return dataclasses.replace(run, start_members=1, stop_syncs=50, inner=inner, outer=OuterConfig(inner_steps=1, lr=1.0, momentum=0.0))
 
 
 def plain(cluster: Cluster, num_steps: int) -> tuple[list[float], dict[str, torch.Tensor]]:

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentra.outer.average import add_term, coefficient, coefficient_bits, weighted_mean
+from decentra.outer.base import OuterOptimizer
 from decentra.outer.nesterov import Nesterov
 from decentra.outer.pseudograd import pseudo_gradient
+from decentra.outer.sgd import Sgd
 
 
 def normal(seed: int, count: int = 5000) -> torch.Tensor:
@@ -29,36 +31,51 @@ def test_a_pseudo_gradient_points_from_local_to_anchor() -> None:
     assert out.tolist() == [2.0, -3.0]
 
 
-@pytest.mark.parametrize(("lr", "momentum", "nesterov"), [(0.7, 0.9, True), (0.7, 0.9, False), (1.0, 0.0, True), (0.1, 0.5, True)])
-def test_the_outer_step_is_torchs_sgd_but_for_rounding(lr: float, momentum: float, nesterov: bool) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "momentum"),
+    [
+        (Nesterov(0.7, 0.9), 0.7, 0.9),
+        (Nesterov(1.0, 0.0), 1.0, 0.0),
+        (Nesterov(0.1, 0.5), 0.1, 0.5),
+        (Sgd(2.0), 2.0, 0.0),
+        (Sgd(1.0), 1.0, 0.0),
+    ],
+)
+def test_the_outer_step_is_torchs_sgd_but_for_rounding(optimizer: OuterOptimizer, lr: float, momentum: float) -> None:
     anchor, state = normal(0), torch.zeros(5000)
     parameter = torch.nn.Parameter(anchor.clone())
-    reference = torch.optim.SGD([parameter], lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
+    reference = torch.optim.SGD([parameter], lr=lr, momentum=momentum, nesterov=momentum > 0)
     for step in range(5):
         gradient = normal(10 + step)
         parameter.grad = gradient.clone()
         reference.step()
-        Nesterov(lr, momentum, nesterov).apply(anchor, state, gradient)
+        optimizer.apply(anchor, state, gradient)
     assert torch.allclose(anchor, parameter.detach(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("nesterov", [True, False])
-def test_every_product_and_sum_of_the_outer_step_is_rounded_on_its_own(nesterov: bool) -> None:
+def test_every_product_and_sum_of_the_outer_step_is_rounded_on_its_own() -> None:
     lr, mu = np.float32(0.7), np.float32(0.9)
     anchor, state, gradient = (normal(n).numpy() for n in range(3))
     momentum = (state * mu) + gradient
-    direction = (momentum * mu) + gradient if nesterov else momentum
-    wanted = anchor - direction * lr
+    wanted = anchor - ((momentum * mu) + gradient) * lr
     found, found_state = torch.from_numpy(anchor.copy()), torch.from_numpy(state.copy())
-    Nesterov(0.7, 0.9, nesterov).apply(found, found_state, torch.from_numpy(gradient.copy()))
+    Nesterov(0.7, 0.9).apply(found, found_state, torch.from_numpy(gradient.copy()))
     assert bits(found) == wanted.tobytes() and bits(found_state) == momentum.tobytes()
 
 
-def test_rate_one_without_momentum_subtracts_the_gradient_exactly() -> None:
+@pytest.mark.parametrize("optimizer", [Nesterov(1.0, 0.0), Sgd(1.0)])
+def test_rate_one_without_momentum_subtracts_the_gradient_exactly(optimizer: OuterOptimizer) -> None:
     anchor, gradient = normal(0), normal(1)
     wanted = anchor - gradient
-    Nesterov(1.0, 0.0).apply(anchor, torch.zeros(5000), gradient)
+    optimizer.apply(anchor, torch.zeros(5000), gradient)
     assert bits(anchor) == bits(wanted)
+
+
+def test_sgd_keeps_no_state() -> None:
+    anchor, state, gradient = normal(0), normal(1), normal(2)
+    wanted, before = anchor - gradient * 0.3, bits(state)
+    Sgd(0.3).apply(anchor, state, gradient)
+    assert bits(anchor) == bits(wanted) and bits(state) == before
 
 
 def test_the_outer_step_does_not_depend_on_cuts_or_threads() -> None:

@@ -10,7 +10,7 @@ from decentra.config import CodecConfig, DataConfig, InnerConfig, ModelConfig, O
 DENSE_OUTER = OuterConfig(inner_steps=30, lr=0.7, momentum=0.9)
 """What DiLoCo takes (arXiv 2311.08105)."""
 
-SPARSE_OUTER = OuterConfig(inner_steps=30, lr=2.0, momentum=0.0)
+SPARSE_OUTER = OuterConfig(inner_steps=30, optimizer="sgd", lr=2.0)
 """As in SparseLoCo (arXiv 2508.15706) the residual stands in for the momentum. It takes lr 1; over so few rounds, in which a
 coordinate is sent about once, 2 was better than 1 and 4 in a smaller model."""
 
