@@ -23,6 +23,8 @@ from decentra.wire.v1 import state_pb2
 DIGEST_BYTES = 32
 MAX_RUN_BLOCKS = 64
 RUNS_A_DONOR = 4
+"""Where there are several: each further run costs a round trip, for which a lone donor would get nothing."""
+
 RETRY_S, MAX_RETRY_S, LOOK_AGAIN_S = 1.0, 15.0, 1.0
 STALL_RATIO = 6.0
 """A donor may say that it is alive for so many idle timeouts; then it must have given a block."""
@@ -157,7 +159,8 @@ class Download:
             raise self._last or PeerUnreachable("nobody", f"no donor gave object {self._wanted.name.hex()[:12]}")
 
     def _cut_up(self, num_donors: int) -> None:
-        size = min(MAX_RUN_BLOCKS, -(-self._missing // (RUNS_A_DONOR * max(1, num_donors))))
+        runs = RUNS_A_DONOR * num_donors if num_donors > 1 else 1
+        size = min(MAX_RUN_BLOCKS, -(-self._missing // runs))
         whole, self._waiting = self._waiting, deque()
         for run in whole:
             self._waiting += [_Run(at, min(at + size, run.end)) for at in range(run.at, run.end, size)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from decentra import build
-from decentra.rounds.download import MAX_RUN_BLOCKS, RUNS_A_DONOR
+from decentra.rounds.download import MAX_RUN_BLOCKS
 from decentra.types import CHUNK_ELEMENTS, FILE_BLOCK_BYTES
 from sims.experiments.utilization_table.published import SIZES
 from sims.experiments.utilization_table.rows import LAYERS_A_FRAGMENT, OURS, ROWS, setting_of
@@ -34,4 +34,4 @@ def latency_lines(quick: bool) -> Iterator[str]:
 def runs_of(elements: float, codec: str = "bf16") -> int:
     """In how many runs a blob of so many elements comes from one donor at full size (see rounds.download)."""
     blocks = -(-elements * build.codecs()[codec].chunk_bytes // CHUNK_ELEMENTS // FILE_BLOCK_BYTES)
-    return int(-(-blocks // min(MAX_RUN_BLOCKS, -(-blocks // RUNS_A_DONOR))))
+    return int(-(-blocks // MAX_RUN_BLOCKS))
