@@ -27,7 +27,7 @@ class Options:
     rounds: int = 20
     """Outer steps of the whole model."""
     inner_steps: int = 0
-    """Inner steps between two outer steps; 0 takes 25, and 60 with --streaming."""
+    """Inner steps between two outer steps; 0 takes 25, and 100 with --streaming."""
     streaming: bool = False
     """Sync the model in two fragments, each round beside the training that follows; else train, then wait for the round."""
     link: str = "100mbit,50ms"

@@ -9,7 +9,7 @@ import random
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from decentra.config import config_hash
@@ -133,28 +133,36 @@ async def _take_part(node: Node, founded: entering.Founded | None, donors: list[
     run = node.run
     shared = SharedState.create(run.layout.num_elements)
     tensors = empty_tensors(run.layout, shared.anchor)
-    if founded is not None:
-        tensors.anchor.copy_(founded[0].anchor)
-        reached = founded[1]
-    else:
-        try:
+    if founded is None:
+        with _fetching(run.run_id):
             await catchup.fetch_files(node.ports, run, donors)
-            reached = await entering.reach(node, tensors, donors)
-        except PeerError as error:
-            name = run.run_id.hex()[:8]
-            raise SetupError(f"cannot fetch the state of run {name}: {error}; try again, its members may be busy") from error
-    reachable.as_before(node, reached.state)
     trainer = ProcessTrainer(run, node.start.config.node, shared, node.start.state / "files", node.sockets)
     node.ports.trainer = trainer
     await trainer.start()
+    # It takes seconds to come up: let it, while the snapshot comes.
     supervisor = Supervisor(trainer, node.start.config.node.trainer_threads, node.start.state / "trainer.log", node.note)
     supervisor.start()
     try:
+        if founded is None:
+            with _fetching(run.run_id):
+                reached = await entering.reach(node, tensors, donors)
+        else:
+            tensors.anchor.copy_(founded[0].anchor)
+            reached = founded[1]
+        reachable.as_before(node, reached.state)
         me = announced(node.ports.signer.peer, node.store.incarnation, node.dialable, run, reachable.rates(node))
         member = Member(run, node.ports, reached.state, reached.state_hash, tensors, me)
         return await _be_member(node, member, donors)
     finally:
         await asyncio.gather(trainer.close(), supervisor.close())
+
+
+@contextlib.contextmanager
+def _fetching(run_id: bytes) -> Iterator[None]:
+    try:
+        yield
+    except PeerError as error:
+        raise SetupError(f"cannot fetch the state of run {run_id.hex()[:8]}: {error}; try again, its members may be busy") from error
 
 
 async def _be_member(node: Node, member: Member, donors: list[str]) -> dict[str, Any]:

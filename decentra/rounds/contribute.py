@@ -129,7 +129,8 @@ def mind_lag(member: Member, share_done: float, heard: Collection[PeerId]) -> No
 
 
 def make_plan(member: Member, ahead: bool = False) -> SlotPlan:
-    """The slot for the due sync, from the front of the lease; one member, drawn by the state, evaluates.
+    """The slot for the due sync, from the front of the lease; one member, drawn by the state, evaluates, each time that all
+    fragments have been synced.
 
     ahead: for the sync after the due one, as far as it is known before that is decided: it is taken to count as many tokens as
     the last one did.
@@ -142,7 +143,7 @@ def make_plan(member: Member, ahead: bool = False) -> SlotPlan:
         num_steps=outer.slot_steps,
         tokens_committed=state.tokens + ahead * state.tokens_last_sync,
         tokens_last_sync=state.tokens_last_sync,
-        evaluate=evaluator == member.peer and not ahead,
+        evaluate=evaluator == member.peer and not ahead and state.sync % outer.fragments == 0,
         fresh=member.carried.fresh,
         overlap_steps=ahead * outer.overlap_steps,
     )

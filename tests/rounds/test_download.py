@@ -122,15 +122,20 @@ def test_a_donor_that_cannot_be_reached_is_asked_again_later_or_not_at_all():
     async def play(retry):
         pulling = Pulling([1e5])
         donor = pulling.donors[0].transport.peer
-        loop = asyncio.get_running_loop()
-        loop.call_later(5.0, pulling.network.cut, donor, "joiner")
+        loop, placed_before_the_cut = asyncio.get_running_loop(), []
+
+        def cut():
+            pulling.network.cut(donor, "joiner")
+            placed_before_the_cut.extend(pulling.placed)
+
+        loop.call_later(5.0, cut)
         loop.call_later(50.0, pulling.network.heal, donor, "joiner")
         try:
             await pulling.pull(retry)
         finally:
             await pulling.close()
         assert sorted(pulling.placed) == list(range(40))
-        assert len(pulling.donors[0].gave) < 60
+        assert placed_before_the_cut and all(pulling.donors[0].gave.count(number) == 1 for number in placed_before_the_cut)
 
     clock.run(play(True))
     with pytest.raises(PeerTimeout, match="no frame for 10 s"):
