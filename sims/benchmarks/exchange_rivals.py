@@ -77,8 +77,8 @@ def gloo(captain: Captain, number: int, peers: int, num_elements: int, address: 
     serve(captain, number, peers, target, average, TOLERANCE["none"])
 
 
-def hivemind(captain: Captain, number: int, peers: int, num_elements: int, address: str, codecs: list[str]) -> None:
-    """The averager with each codec in turn, on one DHT."""
+def hivemind(captain: Captain, number: int, peers: int, num_elements: int, address: str, codec: str) -> None:
+    """The averager."""
     import hivemind as hm
 
     options: dict[str, Any] = {"use_ipfs": False, "use_auto_relay": False, "use_relay": False}
@@ -90,12 +90,11 @@ def hivemind(captain: Captain, number: int, peers: int, num_elements: int, addre
         captain.say("")
         first = captain.hear()
         dht = hm.DHT(start=True, initial_peers=[first], host_maddrs=[f"/ip4/{address}/tcp/0"], **options)
-    for name in codecs:
-        averager = _averager(hm, dht, torch.zeros(num_elements), name, peers)
-        with averager.get_tensors() as tensors:
-            target = tensors[0]
-        serve(captain, number, peers, target, lambda averager=averager: _step(averager, peers), TOLERANCE[name])  # type: ignore[misc]
-        averager.shutdown()
+    averager = _averager(hm, dht, torch.zeros(num_elements), codec, peers)
+    with averager.get_tensors() as tensors:
+        target = tensors[0]
+    serve(captain, number, peers, target, lambda: _step(averager, peers), TOLERANCE[codec])
+    averager.shutdown()
 
 
 def _averager(hm: Any, dht: Any, flat: torch.Tensor, name: str, peers: int) -> Any:
@@ -142,7 +141,7 @@ def main() -> None:
     if kind == "gloo":
         gloo(captain, number, peers, num_elements, *sys.argv[5:8])
     else:
-        hivemind(captain, number, peers, num_elements, sys.argv[5], sys.argv[6].split(","))
+        hivemind(captain, number, peers, num_elements, sys.argv[5], sys.argv[6])
     os._exit(0)
 
 
