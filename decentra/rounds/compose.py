@@ -13,6 +13,7 @@ from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import Part, next_members
 from decentra.rounds import leases
 from decentra.rounds.contribute import progress, sits_out
+from decentra.rounds.exchange import entry_bytes_expected
 from decentra.rounds.flows import names
 from decentra.rounds.offers import (
     Offer,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def deadline_s(member: Member, start_s: float, attempt: int) -> float:
-    """When stragglers are waited for no longer: never, until half have offered."""
+    """When offers are waited for no longer: never, until half have come."""
     state, outer = member.state, member.run.config.outer
     if not state.started(member.run.config.start_members) or not half_offered(state.expected(), member.book.offers):
         return math.inf
@@ -46,8 +47,24 @@ def deadline_s(member: Member, start_s: float, attempt: int) -> float:
     return close_deadline_s(begun_s - took_s, begun_s, attempt)
 
 
-def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[tuple[Part, ...], list[Offer], bool]:
-    """(map, offers held whole, whether everyone waited for has offered and is held, or nobody will offer in this sync).
+def bytes_deadline_s(member: Member, start_s: float) -> float:
+    """When the parts of offers that have come are waited for no longer: each further offer renews it. Later than deadline_s counts."""
+    last_s = max(start_s, member.marks.get("last_offer", start_s))
+    return last_s + member.patience_s(entry_bytes_expected(member))
+
+
+@dataclass(frozen=True, slots=True)
+class Closable:
+    """parts: the map. ready: offers held whole. awaits_offers, awaits_bytes: whether offers are still to come, or their parts."""
+
+    parts: tuple[Part, ...]
+    ready: list[Offer]
+    awaits_offers: bool = True
+    awaits_bytes: bool = True
+
+
+def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> Closable:
+    """What the sync could be closed with. Where nobody will offer in it, nothing is awaited.
 
     settled: silence has had time to show. Then members not heard are not waited for, nor the parts that they offered, and
     this leader reduces the parts of silent owners itself, for what it holds it knows; those of an owner that failed, at once.
@@ -56,7 +73,7 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
     state = member.state
     if not state.started(member.run.config.start_members):
         member.wait(f"{member.run.config.start_members - len(state.members)} more members to start")
-        return state.parts, [], False
+        return Closable(state.parts, [])
     missing = {p for p in state.peers() if p not in heard and (settled or member.absence.is_gone(p))}
     silent = {p.owner for p in state.parts if p.owner in missing or p.owner in member.failing}
     parts = state.parts
@@ -80,7 +97,7 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> tuple[
         roots = [member.book.offers[sender].root for sender in unheld]
         lacking = dict.fromkeys(p.owner for p in parts if any(root not in held.get(p.owner, ()) for root in roots))
         member.wait(f"owners to hold the parts of {names(tuple(unheld))}: {names(tuple(lacking))}", link_says(member))
-    return parts, ready, not awaited and not unheld
+    return Closable(parts, ready, bool(awaited), bool(unheld))
 
 
 def period_s(member: Member) -> float:

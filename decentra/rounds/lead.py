@@ -152,13 +152,15 @@ async def _compose(member: Member, attempt: int) -> tuple[bytes, list[PeerId]]:
         absence.ask_after(member, start)
         mind_lag(member, compose.share_done(member), heard)
         settled = now >= start + member.silence_s()
-        parts, ready, complete = compose.closable(member, heard, settled)
+        found = compose.closable(member, heard, settled)
+        complete = not found.awaits_offers and not found.awaits_bytes
         late = settled and now >= compose.deadline_s(member, start, attempt)
-        if complete or (ready and late):
-            if made := await _close(member, attempt, parts, ready):
+        overdue = late and now >= compose.bytes_deadline_s(member, start)
+        if complete or (found.ready and late and (overdue or not found.awaits_bytes)):
+            if made := await _close(member, attempt, found.parts, found.ready):
                 return made
             continue
-        if late:
+        if overdue:
             raise _Conceded("no contribution is held by all owners at the straggler deadline")
         if not complete and (entry := compose.entry(member, heard, None, (), ())) is not None:
             return records.entry_bytes(entry), []

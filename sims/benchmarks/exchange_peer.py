@@ -121,7 +121,8 @@ class FreeTrainer:
         """See rounds.ports.TrainerPort."""
         tiles = len(self.local) // len(self._noise)
         body = tiles * len(self._noise)
-        torch.add(self._tensors.anchor[:body].view(tiles, len(self._noise)), self._noise, out=self.local[:body].view(tiles, len(self._noise)))
+        anchor, local = (each[:body].view(tiles, len(self._noise)) for each in (self._tensors.anchor, self.local))
+        torch.add(anchor, self._noise, out=local)
         torch.add(self._tensors.anchor[body:], self._noise[: len(self.local) - body], out=self.local[body:])
         await asyncio.to_thread(self._report, plan.sync)
         num_tokens = plan.num_steps * self.member.run.machine.tokens_a_sample
