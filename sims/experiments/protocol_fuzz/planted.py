@@ -261,9 +261,9 @@ def one_fragment_taken_over() -> AbstractContextManager[None]:
     """A replica that missed two syncs takes over the fragment of the last one alone."""
     decided = Carried.decided
 
-    def as_if_the_first(carried: Carried, counted: bool) -> None:
+    def as_if_the_first(carried: Carried, counted: bool, fragment: int) -> None:
         carried.behind = 0
-        decided(carried, counted)
+        decided(carried, counted, fragment)
 
     return patched((Carried, "decided", as_if_the_first))
 
