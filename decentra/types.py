@@ -42,6 +42,10 @@ class SlotPlan:
     overlap_steps: inner steps to take before anything is taken over, for the last sync is not decided yet: this plan then holds
         as far as that, and the final one, asked for there, from there on. It is never fresh.
     alpha: the share of its own value that the fragment keeps when it takes the anchor over.
+    first_step: steps of the slot that count as done before it begins, for others are so far: it takes that many fewer.
+    budget_s: 0 where steps are counted; else the slot ends by time, num_steps is a guess, and the next three, seconds of this
+        machine's monotonic clock, say when. began_s: when the last certificate came, and the budget began. ends_s: no step that
+        would end later is begun, but for the first of the slot. step_s: what a step took lately; 0 is not known.
     """
 
     sync: int
@@ -53,6 +57,11 @@ class SlotPlan:
     fresh: bool = True
     overlap_steps: int = 0
     alpha: float = 0.0
+    first_step: int = 0
+    budget_s: float = 0.0
+    began_s: float = 0.0
+    ends_s: float = 0.0
+    step_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

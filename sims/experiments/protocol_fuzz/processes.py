@@ -65,6 +65,8 @@ class Processes:
     fragments: int = 1
     slot_steps: int = 10
     overlap_steps: int = 0
+    budget_s: float = 0.0
+    weights: str = ""
     board: MemoryBoard = field(default_factory=MemoryBoard)
     nodes: list[Node] = field(default_factory=list)
     run: Run | None = None
@@ -128,7 +130,7 @@ class Processes:
     def _start(self, node: Node, ports: Ports, server: Server, tensors: OuterTensors, reached: catchup.Reached) -> None:
         assert self.run is not None
         seed = node.number + 7_000_003 * node.boots
-        node.trainer = CheapTrainer(tensors.anchor, seed, node.step_s, self.run.machine.fragments)
+        node.trainer = CheapTrainer(tensors.anchor, seed, node.step_s, self.run.machine.fragments, node.now)
         ports.trainer = node.trainer
         me = announced(node.peer, ports.store.incarnation, node.dialable, self.run)
         node.member = WatchedMember(self, node, self.run, ports, reached.state, reached.state_hash, tensors, me)
@@ -160,7 +162,14 @@ class Processes:
             start_members=self.start_members,
             stop_syncs=self.stop_syncs,
             snapshot_every=self.snapshot_every,
-            outer=OuterConfig(inner_steps=self.slot_steps * self.fragments, fragments=self.fragments, overlap_steps=self.overlap_steps),
+            outer=OuterConfig(
+                inner_steps=self.slot_steps * self.fragments,
+                fragments=self.fragments,
+                overlap_steps=self.overlap_steps,
+                sync="time" if self.budget_s else "steps",
+                budget_s=self.budget_s,
+                weights=self.weights,
+            ),
             codec=self.codec,
         )
         layout = arranged(((f"layers.{i}.w", (4096 - i,)) for i in range(self.chunks)), self.fragments)
