@@ -55,6 +55,7 @@ def machine(config: RunConfig, layout: Layout) -> Machine:
         tokens_a_sample=config.data.context,
         gather=config.codec.aggregate == "gather",
         feedback=config.codec.feedback,
+        normalised=outer.normalises,
     )
 
 

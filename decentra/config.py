@@ -90,8 +90,9 @@ class OuterConfig:
     merge: one of MERGES; mix by alpha, or eager: a replica takes its own contribution over at once and those of the others one
     outer step later (arXiv 2502.12996). The round then overlaps with the whole next slot, and neither tau nor alpha is used.
     sync: one of SYNCS; after inner_steps, or when budget_s seconds of a slot are over, however many steps a machine takes in them.
+    budget_s is of a slot, H / P; inner_steps is then what is planned: for the first slot, and for the share of one that overlaps.
     weights: one of WEIGHTS; of a contribution in the average: tokens, or those with the pseudo-gradient scaled to the mean number of
-    steps (normalised).
+    steps (normalised). "" is normalised where sync is time, and each machine takes as many steps as it can, else tokens.
     """
 
     inner_steps: int = 25
@@ -104,7 +105,7 @@ class OuterConfig:
     merge: str = "mix"
     sync: str = "steps"
     budget_s: float = 0.0
-    weights: str = "tokens"
+    weights: str = ""
 
     @property
     def slot_steps(self) -> int:
@@ -115,6 +116,11 @@ class OuterConfig:
     def ahead_steps(self) -> int:
         """Inner steps of a slot that may be taken before the last sync is decided."""
         return self.slot_steps if self.merge == "eager" else self.overlap_steps
+
+    @property
+    def normalises(self) -> bool:
+        """Whether contributions are scaled to the mean number of steps."""
+        return self.weights == "normalised" or (not self.weights and self.sync == "time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +328,15 @@ def _slots(run: RunConfig) -> Rules:
             f"outer.overlap_steps = {overlap} must lie in 0 to {longest}, for it must end before the next sync, H / P = {steps // parts} "
             f"steps on; use {min(max(0, overlap), longest)}",
         ),
+        (
+            outer.sync != "steps" or outer.budget_s == 0.0,
+            f"outer.budget_s = {outer.budget_s:g} must be 0 where outer.sync is steps, whose slots inner_steps end; or use sync = time",
+        ),
+        (
+            outer.sync != "time" or 0.0 < outer.budget_s < math.inf,
+            f"outer.budget_s = {outer.budget_s:g} must be a positive number of seconds where outer.sync is time; "
+            f"use what {steps // parts} inner steps of an average machine take",
+        ),
         (0.0 <= outer.alpha <= 1.0, f"outer.alpha = {outer.alpha} must lie in [0, 1]; use {min(max(0.0, outer.alpha), 1.0):g}"),
         *_eager(outer),
     ]
@@ -365,7 +380,7 @@ def _choices(run: RunConfig) -> Rules:
         "outer.optimizer": (run.outer.optimizer, OUTER_OPTIMIZERS),
         "outer.merge": (run.outer.merge, MERGES),
         "outer.sync": (run.outer.sync, SYNCS),
-        "outer.weights": (run.outer.weights, WEIGHTS),
+        "outer.weights": (run.outer.weights or WEIGHTS[0], WEIGHTS),
         "inner.schedule": (run.inner.schedule, SCHEDULES),
     }
     rules += [(name in known, f"{key} = {name!r} is not known; use {' or '.join(known)}") for key, (name, known) in names.items()]

@@ -44,6 +44,10 @@ class SlotPlan:
     alpha: the share of its own value that the fragment keeps when it takes the anchor over.
     provisional: before its first step the fragment takes over what stands in the contribution buffer: the point that this
         replica's own last contribution leads to.
+    first_step: steps of the slot that count as done before it begins, for others are so far: it takes that many fewer.
+    budget_s: 0 where steps are counted; else the slot ends by time, num_steps is a guess, and the next three, seconds of this
+        machine's monotonic clock, say when. began_s: when the last certificate came, and the budget began. ends_s: no step that
+        would end later is begun, but for the first of the slot. step_s: what a step took lately; 0 is not known.
     """
 
     sync: int
@@ -56,6 +60,11 @@ class SlotPlan:
     overlap_steps: int = 0
     alpha: float = 0.0
     provisional: bool = False
+    first_step: int = 0
+    budget_s: float = 0.0
+    began_s: float = 0.0
+    ends_s: float = 0.0
+    step_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -12,13 +13,29 @@ from decentra.codec.base import Codec, add_decoded, block_slice, num_blocks, pac
 from decentra.ledger import chain, intervals
 from decentra.ledger.entry import Entry
 from decentra.ledger.state import Fork, Member, OuterTensors, Part, State, move_leases, next_members
-from decentra.outer.average import coefficient
+from decentra.outer.average import coefficient, shares
 from decentra.outer.base import OuterOptimizer
 from decentra.outer.fragments import Fragment, fragment_of_sync
-from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS, Digest
+from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS, Digest, PeerId
 
 BlobSource = Callable[[Digest], bytes]
 """The bytes of a blob by digest; raises KeyError where it is not held."""
+
+
+class Weighed(Protocol):
+    """What of a contribution decides how much it counts."""
+
+    @property
+    def sender(self) -> PeerId:
+        """Whose it is."""
+
+    @property
+    def weight_tokens(self) -> int:
+        """Tokens trained."""
+
+    @property
+    def num_steps(self) -> int:
+        """Inner steps taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +43,7 @@ class Machine:
     """What never changes in a run: how entries are made and applied.
 
     gather: contributions themselves are the blobs, decoded by `up`; else owners reduce their parts and encode with `down`.
-    feedback: decay of the residual, 0 for none.
+    feedback: decay of the residual, 0 for none. normalised: contributions are scaled to the mean number of steps.
     """
 
     fragments: tuple[Fragment, ...]
@@ -38,6 +55,13 @@ class Machine:
     tokens_a_sample: int
     gather: bool = False
     feedback: float = 0.0
+    normalised: bool = False
+
+    def shares(self, contributions: Iterable[Weighed]) -> dict[PeerId, int]:
+        """By sender, in their order: the fp32 bits of what each is multiplied by in the average of exactly these."""
+        ordered = sorted(contributions, key=lambda each: each.sender)
+        steps = {each.sender: each.num_steps for each in ordered} if self.normalised else None
+        return shares({each.sender: each.weight_tokens for each in ordered}, steps)
 
     def due(self, sync: int) -> Fragment:
         """The fragment of a sync."""

@@ -89,6 +89,11 @@ def _plan(slot: trainer_pb2.Slot) -> SlotPlan:
         overlap_steps=slot.overlap_steps,
         alpha=slot.alpha,
         provisional=slot.provisional,
+        first_step=slot.first_step,
+        budget_s=slot.budget_s,
+        began_s=slot.began_s,
+        ends_s=slot.ends_s,
+        step_s=slot.step_s,
     )
 
 

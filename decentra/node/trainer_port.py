@@ -92,7 +92,7 @@ class ProcessTrainer:
         """See rounds.ports.TrainerPort."""
         if not (plan.fresh or self._has_replica):
             raise ReplicaLost(LOST)
-        self._plan, self._handed, self._progress = plan, False, (0, plan.num_steps)
+        self._plan, self._handed, self._progress = plan, False, (plan.first_step, plan.num_steps)
         self._result = asyncio.get_running_loop().create_future()
         if final is not None:
             self._final = asyncio.ensure_future(final)
@@ -123,7 +123,7 @@ class ProcessTrainer:
             if self._result is not None and not self._result.done():
                 self._result.set_exception(ReplicaLost(LOST))
         elif self._plan is not None:
-            self._handed, self._progress = False, (0, self._plan.num_steps)
+            self._handed, self._progress = False, (self._plan.first_step, self._plan.num_steps)
         self._wake()
 
     def _wake(self) -> None:
@@ -171,7 +171,9 @@ class ProcessTrainer:
     async def _on_progress(self, request: trainer_pb2.ProgressRequest, context: Any) -> trainer_pb2.ProgressReply:
         wanted = self._is_at_work(request.sync)
         if wanted and self._plan is not None:
-            self._progress = (request.steps_done, self._plan.num_steps)
+            final = self._final
+            plan = final.result() if final is not None and final.done() and final.exception() is None else self._plan
+            self._progress = (plan.first_step + request.steps_done, plan.num_steps)
             self.loss = request.loss
         return trainer_pb2.ProgressReply(go_on=wanted)
 
@@ -205,4 +207,9 @@ def _slot(plan: SlotPlan) -> trainer_pb2.Slot:
         overlap_steps=plan.overlap_steps,
         alpha=plan.alpha,
         provisional=plan.provisional,
+        first_step=plan.first_step,
+        budget_s=plan.budget_s,
+        began_s=plan.began_s,
+        ends_s=plan.ends_s,
+        step_s=plan.step_s,
     )

@@ -7,14 +7,32 @@ another in the agreed order, multiply and add each their own kernel.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
+Sender = TypeVar("Sender")
+
 
 def coefficient_bits(weight: int, total: int) -> int:
-    """fp32 bits of weight / total; one contributor gets exactly 1."""
+    """fp32 bits of weight / total, integers of any size; one contributor gets exactly 1."""
     return int(struct.unpack("<I", struct.pack("<f", weight / total))[0])
+
+
+def shares(weights: Mapping[Sender, int], steps: Mapping[Sender, int] | None = None) -> dict[Sender, int]:
+    """By sender, the fp32 bits of what its contribution is multiplied by: w_i / W.
+
+    steps: inner steps of each, where contributions are normalised, that is, scaled to the mean number of steps (as FedNova does,
+    arXiv 2007.07481): (w_i / W) (mean_j s_j / s_i), one ratio of whole numbers. Raises ValueError where one took none.
+    """
+    total = sum(weights.values())
+    if steps is None:
+        return {sender: coefficient_bits(weight, total) for sender, weight in weights.items()}
+    if min(steps.values(), default=1) < 1:
+        raise ValueError("a contribution of no steps cannot be scaled to the mean number of steps")
+    all_steps, count = sum(steps.values()), len(steps)
+    return {sender: coefficient_bits(weight * all_steps, total * count * steps[sender]) for sender, weight in weights.items()}
 
 
 def coefficient(bits: int) -> float:

@@ -47,9 +47,8 @@ def _begun(member: Member, part: Part, offers: Sequence[Offer]) -> Begun:
     if known is None or known.roots != roots:
         machine, chunks = member.run.machine, offers[0].num_chunks
         slices = [block_slice(number, 1, chunks) for number in part.blocks]
-        weights = {offer.sender: offer.weight_tokens for offer in offers}
         rows = [each.stop - each.start for each in slices]
-        known = Begun(roots, Reduction(weights, rows, machine.codecs[machine.up], machine.codecs[machine.down]))
+        known = Begun(roots, Reduction(machine.shares(offers), rows, machine.codecs[machine.up], machine.codecs[machine.down]))
         member.parts.begun[where] = known
     return known
 
@@ -83,5 +82,4 @@ async def averaged_part(member: Member, part: Part, chosen: Sequence[Offer], blo
         if not begun.spoilt and begun.reduction.num_blocks == part.num_blocks:
             return begun.reduction.out
     machine = member.run.machine
-    weights = {offer.sender: offer.weight_tokens for offer in offers}
-    return await member.ports.run_blocking(reduce, blocks, weights, machine.codecs[machine.up], machine.codecs[machine.down])
+    return await member.ports.run_blocking(reduce, blocks, machine.shares(offers), machine.codecs[machine.up], machine.codecs[machine.down])

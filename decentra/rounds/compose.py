@@ -92,7 +92,7 @@ def closable(member: Member, heard: tuple[PeerId, ...], settled: bool) -> Closab
     if awaited:
         steps = [(member.beats[p].num_steps - member.beats[p].steps_done, p) for p in awaited if p in member.beats]
         behind = max(steps, default=(0, awaited[0]))
-        member.wait(f"offers of {names(tuple(awaited))}", f"{behind[1][:8]} has {behind[0]} steps to go")
+        member.wait(f"offers of {names(tuple(awaited))}", f"{behind[1][:8]} has {max(0, behind[0])} steps to go")
     elif unheld:
         roots = [member.book.offers[sender].root for sender in unheld]
         lacking = dict.fromkeys(p.owner for p in parts if any(root not in held.get(p.owner, ()) for root in roots))
@@ -110,12 +110,17 @@ def period_s(member: Member) -> float:
     return heartbeat_period_s(member.now() - member.round_start_s, training)
 
 
-def share_done(member: Member) -> float:
-    """How far the members that this leader hears are with the due slot, this node left out."""
-    others = [p for p in member.heard() if p != member.peer and p in member.state.expected()]
+def share_done(member: Member, asked_by: PeerId) -> float:
+    """How far the swarm is with the due slot, whoever asks left out: by time as this leader's clock says, else the members it hears,
+    as far as they have begun."""
+    outer = member.run.config.outer
+    if outer.sync == "time" and not member.came_back:
+        return member.phase.share(member.now(), outer.budget_s)
+    others = [p for p in member.heard() if p != asked_by and p in member.state.expected()]
     offered = [p for p in others if p in member.book.offers]
-    training = [p for p in others if p not in member.book.offers and not _sits_out(member, p)]
-    return median_share(len(offered), [(member.beats[p].steps_done, member.beats[p].num_steps) for p in training])
+    steps = {p: (b.steps_done, b.num_steps) for p, b in member.beats.items()} | {member.peer: progress(member)}
+    training = [steps[p] for p in others if p not in member.book.offers and not _sits_out(member, p) and steps[p][1]]
+    return median_share(len(offered), training)
 
 
 def _sits_out(member: Member, peer: PeerId) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Collection
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,10 +15,11 @@ from decentra.ledger.chain import digest
 from decentra.outer.fragments import Fragment
 from decentra.rounds import merge, provisional, records
 from decentra.rounds.contribution import Encoded, cut, encode_contribution
-from decentra.rounds.offers import Offer, lags_too_far
+from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution
+from decentra.rounds.phase import LEAST_SHARE
 from decentra.rounds.ports import ReplicaLost
-from decentra.types import CHUNK_ELEMENTS, PeerId, SlotPlan, SlotResult
+from decentra.types import CHUNK_ELEMENTS, SlotPlan, SlotResult
 from decentra.wire.v1 import rounds_pb2
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def may_train(member: Member) -> bool:
         return False
     if member.is_done() or member.leaving or not member.in_view() or not state.started(member.run.config.start_members):
         return False
-    if member.own is not None or member.peer not in state.expected() or sits_out(member):
+    if member.own is not None or member.peer not in state.expected() or sits_out(member) or member.came_back:
         return False
     return member.carried.samples > 0 or intervals.total(state.leases.get(member.peer, ())) > 0
 
@@ -111,36 +112,34 @@ def sits_out(member: Member) -> bool:
     return member.own is None and member.sits_out_sync >= member.state.sync
 
 
-def mind_lag(member: Member, share_done: float, heard: Collection[PeerId]) -> None:
-    """A member that came to the due sync after the others sits it out where the swarm is better off so.
+def land(member: Member, share_done: float) -> None:
+    """A member that came to the due sync after the others begins where they are, or sits it out where too little is left.
 
-    share_done: how far those `heard` are with their slots. Asked once, when they are first heard: who is merely slow stays in.
-    The steps that they were ahead when the round began do not count: who starts with a round lacks them in the next one too.
+    share_done: how far they are with their slots. Asked once, when they are first heard, and waited for before a slot begins.
     """
     if not member.came_back:
         return
     member.came_back = False
-    done, planned = progress(member)
-    outer = member.run.config.outer
-    lag = share_done - (done / planned if planned and "slot" in member.marks else 0.0) - outer.ahead_steps / outer.slot_steps
-    others = [p for p in member.state.expected() if p in heard and p != member.peer]
-    if member.own is None and lags_too_far(lag, len(others) + 1):
+    if member.own is not None or member.slot_sync == member.state.sync:
+        return
+    member.phase.lands(share_done, member.now(), member.run.config.outer.budget_s)
+    if share_done > 1.0 - LEAST_SHARE:
         member.ports.note(f"sync {member.state.sync}: the others have done {share_done:.0%} of it; this node sits it out")
         member.sits_out_sync = max(member.sits_out_sync, member.state.sync)
-        member.changed.notify()
+    member.changed.notify()
 
 
-def make_plan(member: Member, ahead: bool = False) -> SlotPlan:
+def make_plan(member: Member, ahead: bool = False, steps_taken: int = 0) -> SlotPlan:
     """The slot for the due sync, from the front of the lease; one member, drawn by the state, evaluates, each time that all
     fragments have been synced.
 
     ahead: for the sync after the due one, as far as it is known before that is decided: it is taken to count as many tokens as
-    the last one did.
+    the last one did. steps_taken: of the slot that this is the rest of.
     """
     state, outer = member.state, member.run.config.outer
     evaluator = min(state.expected(), key=lambda peer: digest("decentra/evaluate", member.hash, peer.encode()))
     at_once = member.carried.point_sync >= 0 and member.carried.point_sync == state.sync + ahead - 1
-    return SlotPlan(
+    plan = SlotPlan(
         sync=state.sync + ahead,
         lease=intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[1],
         num_steps=outer.slot_steps,
@@ -152,6 +151,7 @@ def make_plan(member: Member, ahead: bool = False) -> SlotPlan:
         alpha=float(at_once),
         provisional=at_once,
     )
+    return member.phase.planned(plan, outer, member.now(), steps_taken)
 
 
 async def _train(member: Member, plan: SlotPlan, origin: int, ahead: asyncio.Future[None] | None) -> SlotResult | None:
@@ -180,11 +180,25 @@ async def _train(member: Member, plan: SlotPlan, origin: int, ahead: asyncio.Fut
                 await asyncio.wait({each})
         member.trained_s += member.now() - start
     member.compute_s += result.compute_s
+    _mind_step_time(member, result)
     member.overrun_s[plan.sync] = result.wait_s
     member.train_loss[plan.sync] = result.loss
     if result.heldout_loss is not None:
         member.heldout_loss[plan.sync] = result.heldout_loss
     return result
+
+
+def _mind_step_time(member: Member, result: SlotResult) -> None:
+    """Note what a step takes here; say so where the run's budget is shorter."""
+    if not result.num_steps:
+        return
+    first, budget_s = not member.phase.step_s, member.run.config.outer.budget_s
+    member.phase.step_s = step_s = result.compute_s / result.num_steps
+    if first and 0.0 < budget_s < step_s:
+        member.ports.note(
+            f"outer.budget_s = {budget_s:g} is shorter than an inner step of this machine, which takes one a sync; "
+            f"with {math.ceil(step_s * 1000) / 1000:g} at least it fits"
+        )
 
 
 def _is_void(member: Member, plan: SlotPlan) -> bool:
@@ -207,7 +221,9 @@ async def _final_plan(member: Member, plan: SlotPlan, offering: asyncio.Future[N
     await asyncio.shield(offering)
     while member.state.sync < plan.sync:
         await member.changed.wait(1.0)
-    return dataclasses.replace(make_plan(member), alpha=merge.share_kept(member.run.config.outer, member.carried.counted))
+    steps_taken, _ = member.ports.trainer.progress()
+    share_kept = merge.share_kept(member.run.config.outer, member.carried.counted)
+    return dataclasses.replace(make_plan(member, steps_taken=steps_taken), alpha=share_kept)
 
 
 async def offer(member: Member, result: SlotResult, origin: int) -> None:

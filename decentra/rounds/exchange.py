@@ -12,7 +12,7 @@ from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import drift, records
 from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
-from decentra.rounds.contribute import mind_lag, progress, sits_out
+from decentra.rounds.contribute import land, progress, sits_out
 from decentra.rounds.flows import names
 from decentra.rounds.parts import parts_to_hold
 from decentra.rounds.status import Beat
@@ -157,7 +157,7 @@ def hear_leader(member: Member, leader: PeerId, reply: rounds_pb2.HeartbeatReply
     if is_quorum(member.state.members, member.leader_heard):
         member.quorum_s = member.now()
     if reply.r == member.state.r and member.leader_heard:
-        mind_lag(member, min(1.0, max(0.0, reply.share_done)), member.leader_heard)
+        land(member, min(1.0, max(0.0, reply.share_done)))
     if reply.phase:
         member.wait(f"leader {leader[:8]}: {reply.phase[:MAX_PHASE_CHARS]}")
     for signed in reply.offers[: len(known)]:

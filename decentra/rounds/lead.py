@@ -11,10 +11,9 @@ from decentra.errors import PeerError, RefusedError
 from decentra.ledger.chain import entry_digest
 from decentra.ledger.entry import Counted, Sum, Term
 from decentra.ledger.state import Part
-from decentra.outer.average import coefficient_bits
 from decentra.rounds import absence, accept, ballot, compose, exchange, owner, records
 from decentra.rounds.bounds import MAX_LIST, MAX_PHASE_CHARS
-from decentra.rounds.contribute import mind_lag
+from decentra.rounds.contribute import land
 from decentra.rounds.flows import names
 from decentra.rounds.offers import Offer
 from decentra.rounds.status import link_says
@@ -150,7 +149,7 @@ async def _compose(member: Member, attempt: int) -> tuple[bytes, list[PeerId]]:
             await member.changed.wait(member.period_s())
             continue
         absence.ask_after(member, start)
-        mind_lag(member, compose.share_done(member), heard)
+        land(member, compose.share_done(member, member.peer))
         settled = now >= start + member.silence_s()
         found = compose.closable(member, heard, settled)
         complete = not found.awaits_offers and not found.awaits_bytes
@@ -200,12 +199,11 @@ async def _close(member: Member, attempt: int, parts: tuple[Part, ...], offers: 
 
 async def _gathered(member: Member, offers: list[Offer]) -> tuple[Sum, ...]:
     """The contributions as blobs, each with its share of the weight, in the order of senders."""
-    total = sum(o.weight_tokens for o in offers)
     blobs = [await accept.keep_gathered(member, offer.root) for offer in sorted(offers, key=lambda o: o.sender)]
-    weights = [offer.weight_tokens for offer in sorted(offers, key=lambda o: o.sender)]
     if None in blobs:
         raise _Conceded("a contribution of the close is not held here any more")
-    terms = tuple(Term(blob, coefficient_bits(weight, total)) for blob, weight in zip(blobs, weights, strict=True) if blob is not None)
+    shares = member.run.machine.shares(offers).values()
+    terms = tuple(Term(blob, bits) for blob, bits in zip(blobs, shares, strict=True) if blob is not None)
     return (Sum(0, num_blocks(offers[0].num_chunks), member.run.machine.up, terms),)
 
 

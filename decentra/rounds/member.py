@@ -34,6 +34,7 @@ from decentra.rounds.offers import Offer, OfferBook, half_offered, offer_fault
 from decentra.rounds.outlook import Outlook
 from decentra.rounds.pacing import RoundTrip
 from decentra.rounds.parts import PartStore
+from decentra.rounds.phase import Phase
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
 from decentra.rounds.residuals import Residuals
 from decentra.rounds.status import Beat, report_of
@@ -58,7 +59,9 @@ class Member:
         self.own: Offer | None = None
         self.sits_out_sync = ports.store.last_offer_sync(state.lineage)
         self.came_back = state.r > 0
-        """Whether this state was reached by a restart or by catching up: the others may be far into the due sync."""
+        """Whether this node came to the due sync after the others, and has not yet heard how far they are with it."""
+        self.phase, self.arrived_s = Phase(self.now()), self.now()
+        """arrived_s: when the last certificate came, before its blobs were pulled."""
         self.slot_sync = -1
         """The sync that the trainer is at work for; -1 between two slots."""
         self.takes_over: tuple[Part, ...] = ()
@@ -240,7 +243,7 @@ class Member:
         return await self.moves.run(self._commit(certified, source))
 
     async def _commit(self, certified: bytes, source: PeerId) -> bool:
-        message = swarm_pb2.CertifiedEntry.FromString(certified)
+        message, arrived_s = swarm_pb2.CertifiedEntry.FromString(certified), self.now()
         async with self.commit_lock:
             entry = records.parse_entry(message.entry)
             if meeting.is_foreign(self, entry, message, source):
@@ -259,7 +262,7 @@ class Member:
             self.mark("certified")
             fork = fork_of(message)
             state = await self.ports.run_blocking(self._apply, entry, certified, fork)
-            ballot = records.parse_certificate(message.certificate).ballot
+            ballot, self.arrived_s = records.parse_certificate(message.certificate).ballot, arrived_s
             self._moved(entry, state, state_after(self.hash, message.entry, state), certified, ballot)
             if fork is not None:
                 self.start_anew()
@@ -304,6 +307,7 @@ class Member:
         self.tensors.momentum.copy_(tensors.momentum)
 
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
+        was_in_view = self.in_view()
         before, self.state, self.hash, self.last_certified = self.state, state, state_hash, certified
         if entry.sync is not None:
             counted = self.own is not None and self.own.root in {c.root for c in entry.counted}
@@ -313,13 +317,17 @@ class Member:
         self.mark("applied")
         self.history.append(report_of(self, before, entry, ballot))
         self._turn(entry.sync is not None)
+        if entry.sync is None and not before.started(self.run.config.start_members):
+            self.phase.begins(self.arrived_s)
+        elif entry.sync is None and self.in_view() and not was_in_view:
+            self.came_back = True
 
     def start_anew(self) -> None:
         """The replica was replaced, or its lineage is another: slot and offer, begun on what was, are dropped."""
         self.origin += 1
         self.carried.restart()
         self.sits_out_sync = self.ports.store.last_offer_sync(self.state.lineage)
-        self.quorum_s = -math.inf
+        self.quorum_s, self.arrived_s = -math.inf, self.now()
         self._turn(True)
 
     def _turn(self, new_sync: bool) -> None:
@@ -331,7 +339,11 @@ class Member:
         self.takes_over, self.failing = (), set()
         self.chases.keep_only(self.state.peers())
         if new_sync:
-            self.came_back = False
+            # Who begins with a round that others began their slots ahead of comes late to it.
+            self.came_back = self.run.config.outer.ahead_steps > 0 and self.slot_sync != self.state.sync
+            if "offered" in self.marks and "trained" in self.marks:
+                self.phase.leads_s.append(self.marks.get("sent", self.marks["offered"]) - self.marks["trained"])
+            self.phase.begins(self.arrived_s)
             self.book.offers.clear()
             self.parts.clear()
             self.round_start_s = self.now()

@@ -140,14 +140,6 @@ def median_share(num_offered: int, progress: Iterable[tuple[int, int]]) -> float
     return shares[(len(shares) - 1) // 2] if shares else 0.0
 
 
-def lags_too_far(lag: float, num_members: int) -> bool:
-    """Whether the swarm takes more samples in a second without the one of its members that is `lag`, a share of a slot, behind the others.
-
-    With it there are num_members slots in 1 + lag of a slot's time, else num_members - 1 in one.
-    """
-    return lag * (num_members - 1) > 1.0
-
-
 def half_offered(expected: Collection[PeerId], offered: Collection[PeerId]) -> bool:
     """Whether at least half of the members waited for have offered."""
     return 2 * len(set(offered) & set(expected)) >= len(set(expected))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from decentra.codec.base import Codec, NotFiniteError, add_decoded, packed_rows
-from decentra.outer.average import coefficient, coefficient_bits
+from decentra.outer.average import coefficient
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS, PeerId
 
 Blocks = Sequence[bytes | memoryview]
@@ -17,16 +17,15 @@ Blocks = Sequence[bytes | memoryview]
 class Reduction:
     """The average of a part, block after block: as far as all contributions have come.
 
-    Terms are added in the order of sender ids, coefficients w_i / W rounded once to fp32.
+    Terms are added in the order of sender ids.
     """
 
-    def __init__(self, weights: Mapping[PeerId, int], rows: Sequence[int], up: Codec, down: Codec) -> None:
-        """weights: int64 tokens by sender. rows: chunks of each block."""
-        total_weight = sum(weights.values())
+    def __init__(self, shares: Mapping[PeerId, int], rows: Sequence[int], up: Codec, down: Codec) -> None:
+        """shares: by sender, the fp32 bits of what its blocks are multiplied by. rows: chunks of each block."""
         self.num_blocks = 0
         """Blocks averaged so far."""
         self.out = torch.empty(sum(rows), down.chunk_bytes, dtype=torch.uint8)
-        self._factors = {sender: coefficient(coefficient_bits(weights[sender], total_weight)) for sender in sorted(weights)}
+        self._factors = {sender: coefficient(shares[sender]) for sender in sorted(shares)}
         self._rows, self._up, self._down, self._first = rows, up, down, 0
         self._total, self._scratch = torch.empty(2, max(rows), CHUNK_ELEMENTS)
 
@@ -47,9 +46,9 @@ class Reduction:
             self.num_blocks += 1
 
 
-def reduce(parts: Mapping[PeerId, Blocks], weights: Mapping[PeerId, int], up: Codec, down: Codec) -> torch.Tensor:
+def reduce(parts: Mapping[PeerId, Blocks], shares: Mapping[PeerId, int], up: Codec, down: Codec) -> torch.Tensor:
     """Average the whole parts of a close and encode once -> (n, down.chunk_bytes) uint8. See Reduction. Raises NotFiniteError."""
-    reduction = Reduction(weights, [len(block) // up.chunk_bytes for block in next(iter(parts.values()))], up, down)
+    reduction = Reduction(shares, [len(block) // up.chunk_bytes for block in next(iter(parts.values()))], up, down)
     reduction.take(parts)
     return reduction.out
 

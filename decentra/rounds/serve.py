@@ -148,7 +148,7 @@ async def _heartbeat(member: Member, sender: PeerId, message: rounds_pb2.Heartbe
     exchange.hear(member, sender, message, pause_s)
     reply = rounds_pb2.HeartbeatReply(r=member.state.r, attempt=member.attempt, state_hash=member.hash, period_s=pause_s)
     if member.leading and message.r == member.state.r:
-        reply.phase, reply.share_done = member.waiting_for, compose.share_done(member)
+        reply.phase, reply.share_done = member.waiting_for, compose.share_done(member, sender)
         reply.heard.extend(member.heard())
         reply.waiting = member.collecting and is_quorum(member.state.members, reply.heard)
         lacking = [o for o in member.book.offers.values() if o.root not in set(message.held) and o.sender != sender]

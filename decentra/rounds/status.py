@@ -152,7 +152,7 @@ def _why_left_out(member: Member, before: State, entry: Entry, peer: PeerId) -> 
             return "not heard by the leader"
         return f"not heard since {member.now() - (beat.time_s if beat else member.round_start_s):.0f} s{'' if beat else ' or longer'}"
     if offer is None:
-        steps = f" ({beat.num_steps - beat.steps_done} steps to go)" if beat is not None and beat.num_steps else ""
+        steps = f" ({max(0, beat.num_steps - beat.steps_done)} steps to go)" if beat is not None and beat.num_steps else ""
         return f"did not offer in time{steps}"
     lacking = dict.fromkeys(p.owner for p in before.parts if _lacks(member, offer.root, p))
     return f"its parts were not held by {names(tuple(lacking))}" if lacking else "its parts were not held by all owners in time"

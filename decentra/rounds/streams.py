@@ -56,6 +56,8 @@ class Streams:
                 # On a slow link one block a frame: the puller must not take a long frame for silence.
                 fits = max(1, FRAME_BYTES // max(1, len(blocks[first])))
                 at_once = min(2 * at_once, fits) if member.now() - asked_s < QUICK_S else 1
+        if member.own is not None and member.own.root == message.contribution_root:
+            member.marks["sent"] = member.now()
 
     async def _object(self, member: Member, message: state_pb2.PullRequest) -> AsyncGenerator[bytes, None]:
         """Blobs of the due entry and the one before are round traffic; all else waits its turn and pins what it needs."""

@@ -59,10 +59,9 @@ def _sync_fault(machine: Machine, state: State, entry: Entry) -> str:
 def _sums_fault(machine: Machine, entry: Entry) -> str:
     if not entry.counted:
         return "it adds blobs that no contribution stands behind" if entry.sums else ""
-    codec, weights = machine.down, [1]
+    codec, shares = machine.down, [coefficient_bits(1, 1)]
     if machine.gather:
-        codec, weights = machine.up, [c.weight_tokens for c in entry.counted]
-    shares = [coefficient_bits(weight, sum(weights)) for weight in weights]
+        codec, shares = machine.up, list(machine.shares(entry.counted).values())
     blocks = num_blocks(machine.fragments[entry.fragment].num_chunks)
     at = 0
     for total in entry.sums:

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 import torch
 
 from decentra.data.stream import Source
+from decentra.ledger import intervals
 from decentra.outer.fragments import fragments, parameters
 from decentra.outer.layout import Layout
 from decentra.train.evaluate import Heldout
 from decentra.train.loop import Slot
+from decentra.train.pace import Done, steps_to_take
 from decentra.train.step import Replica, copy_out
 from decentra.types import SlotPlan, SlotResult
 
@@ -39,26 +41,33 @@ class SimTrainer:
         slot.begin(self._local_views, self._names)
         try:
             if final is not None:
-                await self._pass(0, plan.overlap_steps, plan.num_steps)
-                slot.run(plan.overlap_steps, lambda *_: True)
+                passed = await self._pass(plan, 0, plan.overlap_steps)
+                slot.run(plan.overlap_steps, lambda *_: True, passed)
                 reached_s = asyncio.get_running_loop().time()
                 plan = await final
                 slot.wait_s = asyncio.get_running_loop().time() - reached_s
             taken = {name: view.clone() for name, view in self._anchor.items()}
-            await self._pass(slot.num_steps, plan.num_steps, plan.num_steps)
+            passed = await self._pass(plan, slot.num_steps, plan.num_steps)
             slot.take_over(plan, taken, self._names)
-            slot.run(plan.num_steps, lambda *_: True)
+            slot.run(plan.num_steps, lambda *_: True, passed)
         finally:
             self._progress = (0, 0)
         copy_out(self._replica.model, self._local_views, self._names[plan.sync % len(self._names)])
         result = slot.result()
         return dataclasses.replace(result, compute_s=self._step_s * result.num_steps)
 
-    async def _pass(self, done: int, steps: int, planned: int) -> None:
-        for step in range(done, steps):
-            self._progress = (step, planned)
+    async def _pass(self, plan: SlotPlan, taken: int, num_steps: int) -> list[Done]:
+        """The time of the steps from `taken` on; what each will have completed of the slot."""
+        most = num_steps - plan.first_step
+        if plan.budget_s and not plan.overlap_steps:
+            most = max(1, intervals.total(plan.lease) // self._replica.config.batch_samples)
+        passed: list[Done] = []
+        self._progress = (plan.first_step + taken, plan.num_steps)
+        for step, done in zip(range(taken + 1, most + 1), steps_to_take(plan, taken, asyncio.get_running_loop().time), strict=False):
+            passed.append(done)
             await asyncio.sleep(self._step_s)
-        self._progress = (steps, planned)
+            self._progress = (plan.first_step + step, plan.num_steps)
+        return passed
 
     def progress(self) -> tuple[int, int]:
         """See rounds.ports.TrainerPort."""

@@ -9,12 +9,13 @@ over. What happens between two syncs - the outer step, other peers, the network 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from decentra.data import stream
 from decentra.data.stream import Source
 from decentra.train.evaluate import Heldout, evaluate
+from decentra.train.pace import Done, steps_to_take
 from decentra.train.schedule import learning_rate, slot_tokens
 from decentra.train.step import Replica, Views, copy_in, copy_out
 from decentra.types import SlotPlan, SlotResult
@@ -105,17 +106,24 @@ class Slot:
             copy_in(model, own, own)
         copy_in(model, anchor, None if plan.fresh else fragments[(plan.sync - 1) % len(fragments)], plan.alpha)
 
-    def run(self, num_steps: int, on_step: OnStep) -> None:
-        """Take inner steps until so many are done. Raises SlotAbandoned when `on_step` returns False."""
+    def run(self, num_steps: int, on_step: OnStep, steps: Iterable[Done] | None = None) -> None:
+        """Take inner steps until so many are done, or until the time of a plan that ends by time is over.
+
+        steps: see train.pace; None: on this machine's clock. Raises SlotAbandoned when `on_step` returns False.
+        """
         plan, batch_samples = self._plan, self._replica.config.batch_samples
-        ids = stream.take(plan.lease, num_steps * batch_samples)
+        num_samples = (num_steps - plan.first_step) * batch_samples
+        if plan.budget_s and not plan.overlap_steps:
+            num_samples = sum(stop - start for start, stop in plan.lease)
+        ids = stream.take(plan.lease, num_samples)
         last = len(ids) // batch_samples
         if not last and num_steps >= plan.num_steps:
             last = min(1, len(ids))
-        for step in range(self.num_steps + 1, last + 1):
+        steps = steps_to_take(plan, self.num_steps) if steps is None else steps
+        for step, done in zip(range(self.num_steps + 1, last + 1), steps, strict=False):
             batch_ids = ids[self._num_samples : self._num_samples + batch_samples]
             inputs, targets = self._source.batch(batch_ids)
-            lr = learning_rate(slot_tokens(plan.tokens_committed, plan.tokens_last_sync, step, plan.num_steps), self._replica.config)
+            lr = learning_rate(slot_tokens(plan.tokens_committed, plan.tokens_last_sync, *done), self._replica.config)
             start_s = time.perf_counter()
             loss = self._replica.inner_step(inputs, targets, lr)
             self._compute_s += time.perf_counter() - start_s

@@ -22,10 +22,10 @@ def learning_rate(tokens: float, config: InnerConfig) -> float:
     return config.lr * share
 
 
-def slot_tokens(tokens_committed: int, tokens_last_sync: int, steps_done: int, num_steps: int) -> float:
-    """T + f Q: tokens that the swarm is taken to have trained when a replica ends step `steps_done` of its slot.
+def slot_tokens(tokens_committed: int, tokens_last_sync: int, done: float, whole: float) -> float:
+    """T + f Q: tokens that the swarm is taken to have trained when a replica has done so much of its slot.
 
-    T: tokens committed; Q: tokens of the last counted sync; f = steps_done / num_steps, at most 1.
+    T: tokens committed; Q: tokens of the last counted sync; f = done / whole, at most 1; both are steps, or both seconds.
     """
     # Multiplied first: with whole tokens a step the result is exact, so a slot retraces plain training.
-    return tokens_committed + tokens_last_sync * min(steps_done, num_steps) / num_steps
+    return tokens_committed + tokens_last_sync * min(done, whole) / whole

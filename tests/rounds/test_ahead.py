@@ -11,6 +11,7 @@ from decentra import build
 from decentra.codec.base import NotFiniteError, encode
 from decentra.errors import RefusedError
 from decentra.ledger.state import Part
+from decentra.outer.average import shares
 from decentra.rounds import ahead
 from decentra.rounds import owner as owners
 from decentra.rounds.parts import HeldContribution, PartStore
@@ -36,11 +37,16 @@ class Slow:
         self.codec.encode(chunks, out)
 
 
+def shares_of(offers):
+    return shares({o.sender: o.weight_tokens for o in offers})
+
+
 class Owner:
     """What averaging ahead asks of a member, and the contributions of `count` senders."""
 
     def __init__(self, count=3, down="int8", spoilt=None):
-        machine = SimpleNamespace(gather=False, codecs={"int8": CODECS["int8"], "down": Slow(CODECS[down])}, up="int8", down="down")
+        codecs = {"int8": CODECS["int8"], "down": Slow(CODECS[down])}
+        machine = SimpleNamespace(gather=False, shares=shares_of, codecs=codecs, up="int8", down="down")
         self.run, self.parts, self.peer, self.takes_over = SimpleNamespace(machine=machine), PartStore(), ME, ()
         self.ports = SimpleNamespace(run_blocking=asyncio.to_thread, note=lambda line: None)
         self.averaging, self.arrived = asyncio.Lock(), Changed()
@@ -67,8 +73,8 @@ class Owner:
         return await ahead.averaged_part(self, PART, chosen, self.parts.blocks({o.root: o.sender for o in chosen}, PART))
 
     def wanted(self, *left_out):
-        weights = {o.sender: o.weight_tokens for o in self.offers if o.sender not in left_out}
-        return reduce({s: self.blocks[s] for s in weights}, weights, CODECS["int8"], self.run.machine.codecs["down"].codec)
+        counted = shares_of([o for o in self.offers if o.sender not in left_out])
+        return reduce({s: self.blocks[s] for s in counted}, counted, CODECS["int8"], self.run.machine.codecs["down"].codec)
 
 
 async def until(holds):

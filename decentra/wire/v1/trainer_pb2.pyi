@@ -44,7 +44,7 @@ class FinalSlotRequest(_message.Message):
     def __init__(self, sync: _Optional[int] = ...) -> None: ...
 
 class Slot(_message.Message):
-    __slots__ = ("stop", "sync", "lease", "num_steps", "tokens_committed", "tokens_last_sync", "evaluate", "fresh", "overlap_steps", "alpha", "provisional")
+    __slots__ = ("stop", "sync", "lease", "num_steps", "tokens_committed", "tokens_last_sync", "evaluate", "fresh", "overlap_steps", "alpha", "provisional", "first_step", "budget_s", "began_s", "ends_s", "step_s")
     STOP_FIELD_NUMBER: _ClassVar[int]
     SYNC_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,11 @@ class Slot(_message.Message):
     OVERLAP_STEPS_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     PROVISIONAL_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_S_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_S_FIELD_NUMBER: _ClassVar[int]
+    ENDS_S_FIELD_NUMBER: _ClassVar[int]
+    STEP_S_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     sync: int
     lease: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Interval]
@@ -67,7 +72,12 @@ class Slot(_message.Message):
     overlap_steps: int
     alpha: float
     provisional: bool
-    def __init__(self, stop: _Optional[bool] = ..., sync: _Optional[int] = ..., lease: _Optional[_Iterable[_Union[_swarm_pb2.Interval, _Mapping]]] = ..., num_steps: _Optional[int] = ..., tokens_committed: _Optional[int] = ..., tokens_last_sync: _Optional[int] = ..., evaluate: _Optional[bool] = ..., fresh: _Optional[bool] = ..., overlap_steps: _Optional[int] = ..., alpha: _Optional[float] = ..., provisional: _Optional[bool] = ...) -> None: ...
+    first_step: int
+    budget_s: float
+    began_s: float
+    ends_s: float
+    step_s: float
+    def __init__(self, stop: _Optional[bool] = ..., sync: _Optional[int] = ..., lease: _Optional[_Iterable[_Union[_swarm_pb2.Interval, _Mapping]]] = ..., num_steps: _Optional[int] = ..., tokens_committed: _Optional[int] = ..., tokens_last_sync: _Optional[int] = ..., evaluate: _Optional[bool] = ..., fresh: _Optional[bool] = ..., overlap_steps: _Optional[int] = ..., alpha: _Optional[float] = ..., provisional: _Optional[bool] = ..., first_step: _Optional[int] = ..., budget_s: _Optional[float] = ..., began_s: _Optional[float] = ..., ends_s: _Optional[float] = ..., step_s: _Optional[float] = ...) -> None: ...
 
 class ProgressRequest(_message.Message):
     __slots__ = ("sync", "steps_done", "loss", "num_tokens", "compute_s", "heldout_loss")

@@ -13,7 +13,7 @@ from decentra.codec.base import Codec, num_blocks
 from decentra.config import RunConfig
 from decentra.ledger.apply import averaged
 from decentra.ledger.entry import Entry, Sum, Term
-from decentra.outer.average import coefficient_bits
+from decentra.outer.average import coefficient_bits, shares
 from decentra.outer.fragments import parameters
 from decentra.rounds.contribution import Encoded, encode_contribution
 from decentra.rounds.founding import empty_tensors
@@ -80,12 +80,11 @@ class Swarm:
         """What an entry names, and the blobs: contributions themselves, or their average encoded once more."""
         machine, blocks = self.machine, num_blocks(self.layout.num_chunks)
         if machine.gather:
-            total = sum(weights.values())
-            terms = tuple(Term(e.blocks_digest, coefficient_bits(weights[name], total)) for name, e in contributions.items())
+            terms = tuple(Term(e.blocks_digest, shares(weights)[name]) for name, e in contributions.items())
             blobs = {e.blocks_digest: e.packed.numpy().tobytes() for e in contributions.values()}
             return (Sum(0, blocks, machine.up, terms),), blobs
         parts = {name: encoded.blocks for name, encoded in contributions.items()}
-        mean = reduce(parts, weights, machine.codecs[machine.up], machine.codecs[machine.down])
+        mean = reduce(parts, shares(weights), machine.codecs[machine.up], machine.codecs[machine.down])
         return (Sum(0, blocks, machine.down, (Term(b"mean", coefficient_bits(1, 1)),)),), {b"mean": mean.numpy().tobytes()}
 
 

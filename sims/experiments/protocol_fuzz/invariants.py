@@ -7,8 +7,10 @@ it held and did not, a reduction that is not the average of what the entry says 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from decentra.codec.base import encode
@@ -17,7 +19,6 @@ from decentra.ledger.chain import entry_digest
 from decentra.ledger.entry import Counted, Entry
 from decentra.ledger.state import State
 from decentra.ledger.store import Store, Vote, object_digest
-from decentra.outer.average import coefficient_bits
 from decentra.rounds import records
 from decentra.rounds.member import PERIODS_TO_SILENCE, Member
 from decentra.rounds.reduction import reduce
@@ -229,15 +230,14 @@ class Watch:
         if len(packed) != len(entry.counted):
             self._fail(node, f"entry {entry.r} counts a contribution that nobody wrote down")
             return
-        weights = {c.sender: c.weight_tokens for c in entry.counted}
+        shares = _shares(entry, machine.normalised)
         if machine.gather:
-            total = sum(weights.values())
-            wanted = [(object_digest(packed[p].numpy().tobytes()), coefficient_bits(weights[p], total)) for p in sorted(packed)]
+            wanted = [(object_digest(packed[p].numpy().tobytes()), shares[p]) for p in sorted(packed)]
             if [(t.blob, t.coefficient_bits) for each in entry.sums for t in each.terms] != wanted:
                 self._fail(node, f"the terms of entry {entry.r} are not the contributions it counts")
             return
         blocks = {peer: [each.numpy().data.cast("B")] for peer, each in packed.items()}
-        whole = reduce(blocks, weights, machine.codecs[machine.up], machine.codecs[machine.down])
+        whole = reduce(blocks, shares, machine.codecs[machine.up], machine.codecs[machine.down])
         for each in entry.sums:
             part = whole[each.first_block : each.first_block + each.num_blocks]
             if len(each.terms) != 1 or object_digest(part.numpy().tobytes()) != each.terms[0].blob:
@@ -318,6 +318,13 @@ class Watch:
             elif member is not None and not node.gone and member.hash != self.hashes[newest.r]:
                 self._fail(node, f"ends at another h_{newest.r} than the swarm")
         self.swarm.check()
+
+
+def _shares(entry: Entry, normalised: bool) -> dict[PeerId, int]:
+    """The coefficients that the contributions of an entry must have, worked out in another way than members do: by fractions."""
+    tokens, steps = sum(c.weight_tokens for c in entry.counted), Fraction(sum(c.num_steps for c in entry.counted), len(entry.counted))
+    scaled = {c.sender: Fraction(c.weight_tokens, tokens) * (steps / c.num_steps if normalised else 1) for c in entry.counted}
+    return {sender: int(np.float32(float(share)).view(np.uint32)) for sender, share in scaled.items()}
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

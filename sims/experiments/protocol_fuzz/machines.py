@@ -19,6 +19,7 @@ from decentra.ledger.files import MemoryFiles
 from decentra.outer.fragments import Fragment
 from decentra.rounds import partition
 from decentra.rounds.member import Member
+from decentra.train.pace import steps_to_take
 from decentra.transport.memory import MemoryTransport
 from decentra.types import Intervals, PeerId, SlotPlan, SlotResult
 
@@ -70,7 +71,10 @@ def _remembered(best_times: Any) -> Any:
 class CheapTrainer:
     """A trainer port without a model: a replica drifts by noise seeded by who, which process, when and on what."""
 
-    def __init__(self, anchor: torch.Tensor, seed: int, step_s: float, fragments: Sequence[Fragment]) -> None:
+    def __init__(
+        self, anchor: torch.Tensor, seed: int, step_s: float, fragments: Sequence[Fragment], clock: Callable[[], float]
+    ) -> None:
+        """clock: its machine's own."""
         self.local = torch.zeros_like(anchor)
         self.step_s = step_s
         self.stalled_until_s = 0.0
@@ -85,7 +89,7 @@ class CheapTrainer:
         self.drift: dict[int, torch.Tensor] = {}
         """By sync, the newest two: base - local of the due fragment at the end of its slot."""
         self._anchor, self._seed, self._fragments, self._progress = anchor, seed, fragments, (0, 0)
-        self._replica = torch.zeros_like(anchor)
+        self._replica, self._clock = torch.zeros_like(anchor), clock
 
     async def train(self, plan: SlotPlan, final: Awaitable[SlotPlan] | None = None) -> SlotResult:
         """See rounds.ports.TrainerPort."""
@@ -124,12 +128,14 @@ class CheapTrainer:
         return SlotResult(plan.sync, steps, samples, samples * 128, 1.0, steps * self.step_s)
 
     async def _pass(self, done: int, steps: int, plan: SlotPlan) -> int:
-        steps = min(steps, intervals.total(plan.lease) // BATCH_SAMPLES)
-        for step in range(done, steps):
-            self._progress = (step, plan.num_steps)
+        most, begun = intervals.total(plan.lease) // BATCH_SAMPLES, plan.first_step
+        if plan.overlap_steps or not plan.budget_s:
+            most = min(steps - begun, most)
+        self._progress = (begun + done, plan.num_steps)
+        for step, _ in zip(range(done + 1, most + 1), steps_to_take(plan, done, self._clock), strict=False):
             await asyncio.sleep(self.step_s + max(0.0, self.stalled_until_s - asyncio.get_running_loop().time()))
-        self._progress = (steps, plan.num_steps)
-        return steps
+            self._progress, done = (begun + step, plan.num_steps), step
+        return done
 
     def progress(self) -> tuple[int, int]:
         """See rounds.ports.TrainerPort."""
@@ -195,6 +201,10 @@ class Node:
     def process(self) -> str:
         """Names its present process to the loop."""
         return f"{self.name}/{self.boots}"
+
+    def now(self) -> float:
+        """What its clock says."""
+        return self.clock_offset_s + self.clock_rate * asyncio.get_running_loop().time()
 
     def incarnation(self) -> int | None:
         """Of the vote store on its disk; None where there is none."""

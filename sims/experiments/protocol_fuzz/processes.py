@@ -66,6 +66,8 @@ class Processes:
     slot_steps: int = 10
     overlap_steps: int = 0
     merge: str = "mix"
+    budget_s: float = 0.0
+    weights: str = ""
     board: MemoryBoard = field(default_factory=MemoryBoard)
     nodes: list[Node] = field(default_factory=list)
     run: Run | None = None
@@ -129,7 +131,7 @@ class Processes:
     def _start(self, node: Node, ports: Ports, server: Server, tensors: OuterTensors, reached: catchup.Reached) -> None:
         assert self.run is not None
         seed = node.number + 7_000_003 * node.boots
-        node.trainer = CheapTrainer(tensors.anchor, seed, node.step_s, self.run.machine.fragments)
+        node.trainer = CheapTrainer(tensors.anchor, seed, node.step_s, self.run.machine.fragments, node.now)
         ports.trainer = node.trainer
         me = announced(node.peer, ports.store.incarnation, node.dialable, self.run)
         node.member = WatchedMember(self, node, self.run, ports, reached.state, reached.state_hash, tensors, me)
@@ -162,7 +164,13 @@ class Processes:
             stop_syncs=self.stop_syncs,
             snapshot_every=self.snapshot_every,
             outer=OuterConfig(
-                inner_steps=self.slot_steps * self.fragments, fragments=self.fragments, overlap_steps=self.overlap_steps, merge=self.merge
+                inner_steps=self.slot_steps * self.fragments,
+                fragments=self.fragments,
+                overlap_steps=self.overlap_steps,
+                merge=self.merge,
+                sync="time" if self.budget_s else "steps",
+                budget_s=self.budget_s,
+                weights=self.weights,
             ),
             codec=self.codec,
         )

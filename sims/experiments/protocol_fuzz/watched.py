@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,7 @@ class WatchedMember(Member):
         self.residuals = WatchedResiduals(swarm, self.residuals)
 
     def now(self) -> float:
-        return self.node.clock_offset_s + self.node.clock_rate * asyncio.get_running_loop().time()
+        return self.node.now()
 
     def wait(self, what: str, detail: str = "") -> None:
         super().wait(what, detail)
