@@ -309,7 +309,8 @@ def _schedule(run: RunConfig) -> Rules:
         ),
         (
             inner.schedule == "wsd" or start == 0,
-            f"inner.decay_start_tokens = {start} is read by inner.schedule = 'wsd' alone, for {inner.schedule!r} falls from the warm-up on; use 0",
+            f"inner.decay_start_tokens = {start} is read by inner.schedule = 'wsd' alone, for {inner.schedule!r} falls from the warm-up "
+            "on; use 0",
         ),
     ]
 
@@ -414,6 +415,17 @@ def to_dict(config: Any) -> dict[str, Any]:
 def run_bytes(run: RunConfig) -> bytes:
     """Canonical bytes of `[run]`: JSON, keys sorted, no spaces. This is what the manifest carries and hashes."""
     return json.dumps(to_dict(run), sort_keys=True, separators=(",", ":")).encode()
+
+
+def inner_bytes(inner: InnerConfig) -> bytes:
+    """Canonical bytes of `[run.inner]`, as a trainer is given it with a slot."""
+    return json.dumps(to_dict(inner), sort_keys=True, separators=(",", ":")).encode()
+
+
+def inner_from_bytes(data: bytes) -> InnerConfig:
+    """What `inner_bytes` wrote. Raises ConfigError, ValueError."""
+    inner: InnerConfig = from_dict(InnerConfig, json.loads(data), "slot", "run.inner.")
+    return inner
 
 
 def config_hash(run: RunConfig) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from decentra.config import InnerConfig
+
 CHUNK_ELEMENTS = 4096
 """Elements of canonical layout in one chunk: the unit of partitioning, coding and hashing."""
 
@@ -42,6 +44,7 @@ class SlotPlan:
     overlap_steps: inner steps to take before anything is taken over, for the last sync is not decided yet: this plan then holds
         as far as that, and the final one, asked for there, from there on. It is never fresh.
     alpha: the share of its own value that the fragment keeps when it takes the anchor over.
+    inner: what the swarm's settings now say of the inner optimizer; None: what the replica was made with.
     """
 
     sync: int
@@ -53,6 +56,7 @@ class SlotPlan:
     fresh: bool = True
     overlap_steps: int = 0
     alpha: float = 0.0
+    inner: InnerConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ BlobSource = Callable[[Digest], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What never changes in a run: how entries are made and applied.
+    """How entries are made and applied: what a run and its settings fix.
 
     gather: contributions themselves are the blobs, decoded by `up`; else owners reduce their parts and encode with `down`.
-    feedback: decay of the residual, 0 for none.
+    feedback: decay of the residual, 0 for none. lease_samples: that each member is leased at least, whatever it announced: the
+    settings ask for them.
     """
 
     fragments: tuple[Fragment, ...]
@@ -38,6 +39,7 @@ class Machine:
     tokens_a_sample: int
     gather: bool = False
     feedback: float = 0.0
+    lease_samples: int = 0
 
     def due(self, sync: int) -> Fragment:
         """The fragment of a sync."""

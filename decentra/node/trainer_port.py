@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import torch
 
-from decentra.config import NodeConfig, run_bytes
+from decentra.config import NodeConfig, inner_bytes, run_bytes
 from decentra.node.shared_state import SharedState, offer_descriptor
 from decentra.rounds.ports import ReplicaLost, Run
 from decentra.types import SlotPlan, SlotResult
@@ -204,4 +204,5 @@ def _slot(plan: SlotPlan) -> trainer_pb2.Slot:
         fresh=plan.fresh,
         overlap_steps=plan.overlap_steps,
         alpha=plan.alpha,
+        inner=b"" if plan.inner is None else inner_bytes(plan.inner),
     )

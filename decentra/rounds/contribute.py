@@ -145,6 +145,7 @@ def make_plan(member: Member, ahead: bool = False) -> SlotPlan:
         evaluate=evaluator == member.peer and not ahead,
         fresh=member.carried.fresh,
         overlap_steps=ahead * outer.overlap_steps,
+        inner=member.run.config.inner,
     )
 
 
