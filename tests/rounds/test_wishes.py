@@ -172,7 +172,7 @@ def test_each_lie_about_wishes_is_refused_for_its_own_reason():
             return (by or member).ports.signer.sign(records.DOMAIN_WISH, wish.SerializeToString())
 
         one, two = good.wishes
-        first, second = (members[swarm_pb2.Wish.FromString(swarm_pb2.Signed.FromString(w).payload).peer] for w in good.wishes)
+        second = members[swarm_pb2.Wish.FromString(swarm_pb2.Signed.FromString(two).payload).peer]
         assert fault() == ""
         assert fault(settings="") == "it carries wishes, but no settings"
         assert "only the entry of a sync may" in fault(sync=None)
