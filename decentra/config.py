@@ -62,7 +62,7 @@ class InnerConfig:
     """The inner optimizer (AdamW) of every replica. All tokens are the swarm's, committed.
 
     schedule: of lr after the warm-up, one of SCHEDULES; down to min_lr_share of it over decay_tokens, 0 for never. cosine falls
-    from the warm-up on, wsd stays until decay_start_tokens.
+    from the warm-up on, wsd stays until decay_start_tokens and then falls as 1 - sqrt.
     """
 
     lr: float = 3e-3
@@ -305,7 +305,25 @@ def _numbers(run: RunConfig) -> Rules:
     rules += [(0.0 < value < math.inf, f"{key} = {value} must be a positive number") for key, value in positive.items()]
     rules += [(0.0 <= value < 1.0, f"{key} = {value} must lie in [0, 1)") for key, value in shares.items()]
     rules.append((0.0 <= inner.min_lr_share <= 1.0, f"inner.min_lr_share = {inner.min_lr_share} must lie in [0, 1]"))
-    return rules + _slots(run)
+    return rules + _schedule(run) + _slots(run)
+
+
+def _schedule(run: RunConfig) -> Rules:
+    """What holds between warm-up and decay."""
+    inner = run.inner
+    start, warm = inner.decay_start_tokens, inner.warmup_tokens
+    falls = inner.schedule == "wsd" and inner.decay_tokens > 0
+    return [
+        (
+            not falls or start >= warm,
+            f"inner.decay_start_tokens = {start} must not lie within the warm-up of inner.warmup_tokens = {warm}; use {warm} at least",
+        ),
+        (
+            inner.schedule == "wsd" or start == 0,
+            f"inner.decay_start_tokens = {start} is read by inner.schedule = 'wsd' alone, for {inner.schedule!r} falls from the warm-up "
+            "on; use 0",
+        ),
+    ]
 
 
 def _slots(run: RunConfig) -> Rules:
@@ -433,6 +451,17 @@ def to_dict(config: Any) -> dict[str, Any]:
 def run_bytes(run: RunConfig) -> bytes:
     """Canonical bytes of `[run]`: JSON, keys sorted, no spaces. This is what the manifest carries and hashes."""
     return json.dumps(to_dict(run), sort_keys=True, separators=(",", ":")).encode()
+
+
+def inner_bytes(inner: InnerConfig) -> bytes:
+    """Canonical bytes of `[run.inner]`, as a trainer is given it with a slot."""
+    return json.dumps(to_dict(inner), sort_keys=True, separators=(",", ":")).encode()
+
+
+def inner_from_bytes(data: bytes) -> InnerConfig:
+    """What `inner_bytes` wrote. Raises ConfigError, ValueError."""
+    inner: InnerConfig = from_dict(InnerConfig, json.loads(data), "slot", "run.inner.")
+    return inner
 
 
 def config_hash(run: RunConfig) -> str:

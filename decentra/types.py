@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from decentra.config import InnerConfig
+
 CHUNK_ELEMENTS = 4096
 """Elements of canonical layout in one chunk: the unit of partitioning, coding and hashing."""
 
@@ -48,6 +50,7 @@ class SlotPlan:
     budget_s: 0 where steps are counted; else the slot ends by time, num_steps is a guess, and the next three, seconds of this
         machine's monotonic clock, say when. began_s: when the last certificate came, and the budget began. ends_s: no step that
         would end later is begun, but for the first of the slot. step_s: what a step took lately; 0 is not known.
+    inner: what the swarm's settings now say of the inner optimizer; None: what the replica was made with.
     """
 
     sync: int
@@ -65,6 +68,7 @@ class SlotPlan:
     began_s: float = 0.0
     ends_s: float = 0.0
     step_s: float = 0.0
+    inner: InnerConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

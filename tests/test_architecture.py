@@ -11,7 +11,7 @@ import pytest
 import decentra
 
 ROOT = Path(decentra.__file__).parent
-LEAVES = ("types", "errors", "config", "seams")
+LEAVES = ("types", "errors", "config", "settings", "seams")
 LEDGER_PURE = tuple(f"ledger.{name}" for name in ("state", "entry", "chain", "intervals", "apply", "golden"))
 ROUNDS_PURE = tuple(
     f"rounds.{name}"
@@ -23,9 +23,10 @@ ROUNDS_PURE = tuple(
 ANY_ROOM = ("codec", "outer", "ledger", "rounds", "wire", "transport", "directory", "identity", "model", "data", "train", "observe", "sim")
 
 ARROWS: dict[str, tuple[str, ...]] = {
-    "types": (),
+    "types": ("config",),
     "errors": (),
     "config": ("errors",),
+    "settings": ("config", "errors"),
     "seams": ("types",),
     "codec": ("codec", *LEAVES),
     "outer": ("outer", *LEAVES),

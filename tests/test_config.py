@@ -55,6 +55,11 @@ def test_a_file_overrides_what_it_names_and_leaves_the_rest(tmp_path: Path) -> N
         ("[run]\nnmae = 'x'", "unknown key run.nmae; known here: "),
         ("[run.inner]\nbeta3 = 1.0", "unknown key run.inner.beta3; known here: "),
         ("[rum]\n", "unknown key rum; known here: node, run"),
+        (
+            "[run.inner]\nschedule = 'wsd'\nwarmup_tokens = 900\ndecay_start_tokens = 899\ndecay_tokens = 1",
+            "run.inner.decay_start_tokens = 899 must not lie within the warm-up of inner.warmup_tokens = 900; use 900 at least",
+        ),
+        ("[run.inner]\ndecay_start_tokens = 9", "run.inner.decay_start_tokens = 9 is read by inner.schedule = 'wsd' alone"),
         ("[run.outer]\ninner_steps = 2.5", "run.outer.inner_steps = 2.5 must be of type int"),
         ("[run.outer]\ninner_steps = true", "run.outer.inner_steps = True must be of type int"),
         ("[run.outer]\nlr = true", "run.outer.lr = True must be of type float"),

@@ -40,10 +40,11 @@ class Weighed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What never changes in a run: how entries are made and applied.
+    """How entries are made and applied: what a run and its settings fix.
 
     gather: contributions themselves are the blobs, decoded by `up`; else owners reduce their parts and encode with `down`.
     feedback: decay of the residual, 0 for none. normalised: contributions are scaled to the mean number of steps.
+    lease_samples: that each member is leased at least, whatever it announced: the settings ask for them.
     """
 
     fragments: tuple[Fragment, ...]
@@ -56,6 +57,7 @@ class Machine:
     gather: bool = False
     feedback: float = 0.0
     normalised: bool = False
+    lease_samples: int = 0
 
     def shares(self, contributions: Iterable[Weighed]) -> dict[PeerId, int]:
         """By sender, in their order: the fp32 bits of what each is multiplied by in the average of exactly these."""

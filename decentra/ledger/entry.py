@@ -41,7 +41,10 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One ledger record. sync None: an entry without contributions, which advances r and not s."""
+    """One ledger record. sync None: an entry without contributions, which advances r and not s.
+
+    settings: what holds from here on (see decentra.settings), "" for no change; wishes: signed, of a quorum, for exactly these.
+    """
 
     run_id: bytes
     lineage: str
@@ -58,6 +61,7 @@ class Entry:
     granted: dict[PeerId, Intervals]
     next_parts: tuple[Part, ...]
     settings: str = ""
+    wishes: tuple[bytes, ...] = ()
 
     def transition(self) -> Transition:
         """Claims, returns and grants."""

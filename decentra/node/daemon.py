@@ -226,7 +226,7 @@ def _summary(node: Node, member: Member, wall_s: float) -> dict[str, Any]:
         loss_last=None,
         joined_late=[],
         killed=[],
-        contribution_bytes=run.contribution_bytes(),
+        contribution_bytes=member.run.contribution_bytes(),
         wall_s=wall_s,
     )
     node.store.files.write("status.json", json.dumps(status).encode())

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import torch
 
-from decentra.config import RunConfig, run_from_bytes
+from decentra.config import RunConfig, inner_from_bytes, run_from_bytes
 from decentra.node.shared_state import SharedState, take_descriptor
 from decentra.node.trainer_port import DESCRIPTOR_SOCKET, GRPC_SOCKET, SERVICE
 from decentra.outer.fragments import fragments, parameters
@@ -94,6 +94,7 @@ def _plan(slot: trainer_pb2.Slot) -> SlotPlan:
         began_s=slot.began_s,
         ends_s=slot.ends_s,
         step_s=slot.step_s,
+        inner=inner_from_bytes(slot.inner) if slot.inner else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import torch
 
-from decentra.config import NodeConfig, run_bytes
+from decentra.config import NodeConfig, inner_bytes, run_bytes
 from decentra.node.shared_state import SharedState, offer_descriptor
 from decentra.rounds.ports import ReplicaLost, Run
 from decentra.types import SlotPlan, SlotResult
@@ -212,4 +212,5 @@ def _slot(plan: SlotPlan) -> trainer_pb2.Slot:
         began_s=plan.began_s,
         ends_s=plan.ends_s,
         step_s=plan.step_s,
+        inner=b"" if plan.inner is None else inner_bytes(plan.inner),
     )

@@ -14,6 +14,7 @@ from decentra.rounds import ballot, exchange, records
 from decentra.rounds.owner import owned
 from decentra.rounds.reduction import is_finite
 from decentra.rounds.validate import entry_fault
+from decentra.rounds.wishes import settings_fault
 from decentra.types import Digest, PeerId
 from decentra.wire.v1 import rounds_pb2
 
@@ -124,7 +125,12 @@ def judged(member: Member, entry: bytes) -> tuple[Entry | None, str]:
         parsed = records.parse_entry(entry)
     except ValueError as error:
         return None, str(error)
-    fault = entry_fault(member.run.run_id, member.run.machine, member.state, member.hash, parsed)
+    run, after = member.run, None
+    if fault := settings_fault(run, member.ports.verifier, member.state, parsed):
+        return None, fault
+    if parsed.settings:
+        after = run.under(parsed.settings).machine
+    fault = entry_fault(run.run_id, run.machine, member.state, member.hash, parsed, after)
     return (None, fault) if fault else (parsed, "")
 
 

@@ -19,6 +19,7 @@ MAX_FIELDS = 4
 MAX_SMALL_BYTES = 1 << 10
 MAX_RECORDS_BYTES = 128 << 10
 MAX_OFFER_BYTES = 16 << 10
+MAX_WISH_BYTES = 4 << 10
 BASE_BYTES = 64 << 10
 """A message about the round may weigh this, and MAX_OFFER_BYTES more for each member of the view."""
 
@@ -100,6 +101,7 @@ def lists_fault(entry: swarm_pb2.Entry) -> str:
     """Why an entry is not made into plain values: they cost many times the bytes they came in."""
     outer: tuple[Sized, ...] = (
         entry.counted, entry.sums, entry.heard, entry.admitted, entry.removed, entry.returned, entry.granted, entry.next_parts,
+        entry.wishes,
     )  # fmt: skip
     size = max(map(len, outer))
     if size <= MAX_LIST:
@@ -120,6 +122,8 @@ def beat_fault(beat: rounds_pb2.Heartbeat, state: State, attempt: int, num_newco
         return f"it holds {len(beat.held)} roots, or they are none, in a view of {len(state.members)}"
     if max(beat.steps_done, beat.num_steps) > MAX_STEPS:
         return f"it has done {beat.steps_done} of {beat.num_steps} steps"
+    if beat.HasField("wish") and beat.wish.ByteSize() > MAX_WISH_BYTES:
+        return f"its wish of {beat.wish.ByteSize()} bytes is over the limit of {MAX_WISH_BYTES}"
     return attempt_fault(beat.attempt, attempt)
 
 

@@ -192,7 +192,7 @@ def restore(store: Store, run: Run, tensors: OuterTensors, to_r: int | None = No
         if entry.state_hash != state_hash:
             raise StateError(f"entry {entry.r} stands on {entry.state_hash.hex()[:12]}, the replay is at {state_hash.hex()[:12]}")
         try:
-            state = apply(run.machine, state, tensors, entry, store.blob, fork_of(message))
+            state = apply(run.under(state.settings).machine, state, tensors, entry, store.blob, fork_of(message))
         except KeyError as error:
             raise StateError(f"entry {entry.r} needs a blob that is not held here; move the state directory away and join again") from error
         state_hash = state_after(state_hash, message.entry, state)

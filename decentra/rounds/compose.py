@@ -11,7 +11,7 @@ from decentra.codec.base import num_blocks
 from decentra.ledger.entry import Counted, Entry, Sum
 from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import Part, next_members
-from decentra.rounds import leases
+from decentra.rounds import leases, wishes
 from decentra.rounds.contribute import progress, sits_out
 from decentra.rounds.exchange import entry_bytes_expected
 from decentra.rounds.flows import names
@@ -174,7 +174,10 @@ def entry(member: Member, heard: tuple[PeerId, ...], sync: int | None, counted: 
         return None
     blocks = num_blocks(machine.fragments[(state.sync + is_sync) % len(machine.fragments)].num_chunks)
     recut = is_sync or not state.started(machine.start_members)
-    settled = leases.settle(state, {c.sender: c.claim for c in counted}, view.removed, view.members)
+    # Only with a sync: what is offered for one, all made under the same settings.
+    settings, wished = wishes.agreed(member) if is_sync else ("", ())
+    after = member.run.under(settings or state.settings).machine
+    settled = leases.settle(state, {c.sender: c.claim for c in counted}, view.removed, view.members, after.lease_samples)
     return Entry(
         run_id=member.run.run_id,
         lineage=state.lineage,
@@ -190,4 +193,6 @@ def entry(member: Member, heard: tuple[PeerId, ...], sync: int | None, counted: 
         returned=settled.returned,
         granted=settled.granted,
         next_parts=next_parts(state.parts, view.members, alive, blocks, recut),
+        settings=settings,
+        wishes=wished,
     )

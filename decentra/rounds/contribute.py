@@ -150,6 +150,7 @@ def make_plan(member: Member, ahead: bool = False, steps_taken: int = 0) -> Slot
         overlap_steps=ahead * outer.ahead_steps,
         alpha=float(at_once),
         provisional=at_once,
+        inner=member.run.config.inner,
     )
     return member.phase.planned(plan, outer, member.now(), steps_taken)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from decentra.errors import PeerError, PeerFault, PeerUnreachable, RefusedError
 from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
-from decentra.rounds import drift, records
+from decentra.rounds import drift, records, wishes
 from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
 from decentra.rounds.contribute import land, progress, sits_out
 from decentra.rounds.flows import names
@@ -141,6 +141,8 @@ def heartbeat(member: Member) -> rounds_pb2.Request:
         num_steps=planned,
         sits_out=sits_out(member),
     )
+    if wish := wishes.own(member):
+        beat.wish.CopyFrom(records.to_signed(wish))
     if member.own is not None:
         beat.offer.CopyFrom(records.to_signed(member.own.signed))
     return rounds_pb2.Request(heartbeat=beat)
@@ -289,6 +291,7 @@ def hear(member: Member, sender: PeerId, beat: rounds_pb2.Heartbeat, pause_s: fl
         beat.steps_done,
         beat.num_steps,
         pause_s,
+        beat.wish.SerializeToString() if beat.HasField("wish") else b"",
     )
     if beat.HasField("offer") and not beat.newcomer:
         take_offer(member, beat.offer.SerializeToString())

@@ -10,11 +10,11 @@ from decentra.types import Intervals, PeerId
 
 
 def settle(
-    state: State, claims: dict[PeerId, Intervals], removed: Sequence[PeerId], next_members: Sequence[Member]
+    state: State, claims: dict[PeerId, Intervals], removed: Sequence[PeerId], next_members: Sequence[Member], least: int = 0
 ) -> Transition:
     """Claims, returns and grants of an entry, in the order in which apply takes them.
 
-    A lease is topped up to twice its member's last counted claim, never below the announced rate.
+    A lease is topped up to twice its member's last counted claim, never below the announced rate or `least`.
 
     claims: prefixes of leases, by sender. next_members: the view after the entry, without this entry's claims noted.
     """
@@ -30,7 +30,7 @@ def settle(
     fresh, granted = state.fresh_sample, {}
     for member in next_members:
         last = intervals.total(claims[member.peer]) if member.peer in claims else member.last_claim_samples
-        need = max(2 * last, member.announced_samples) - intervals.total(leases.get(member.peer, ()))
+        need = max(2 * last, member.announced_samples, least) - intervals.total(leases.get(member.peer, ()))
         if need > 0:
             from_pool, pool = intervals.split(pool, need)
             missing = need - intervals.total(from_pool)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 
 from decentra.errors import PeerError, PeerUnreachable
-from decentra.rounds import ahead, catchup, contribute, drift, exchange, lead, lookout, meeting, owner
+from decentra.rounds import ahead, catchup, contribute, drift, exchange, lead, lookout, meeting, owner, wishes
 from decentra.rounds.member import GOODBYE_S, Member
 from decentra.rounds.ports import meet
 from decentra.rounds.status import waiting_sentence
@@ -130,6 +130,7 @@ async def _speak_up(member: Member) -> None:
     said, gap, warned = "", SPEAK_UP_AFTER_S, ""
     while True:
         await asyncio.sleep(1.0)
+        wishes.mind(member)
         begun = member.state.started(member.run.config.start_members)
         shortage = dialable_shortage(member.state.members) if begun else ""
         if shortage and shortage != warned:

@@ -55,7 +55,7 @@ def forced_entry(run_id: bytes, machine: Machine, state: State, state_hash: Dige
     members = next_members(state, False, heard, removed, (), machine.start_members)
     if not owners_of(members, heard):
         raise ValueError("none of the members that stay can be dialled")
-    settled = leases.settle(state, {}, removed, members)
+    settled = leases.settle(state, {}, removed, members, machine.lease_samples)
     blocks = num_blocks(machine.fragments[state.sync % len(machine.fragments)].num_chunks)
     return Entry(
         run_id=run_id,

@@ -8,6 +8,7 @@ they share, and the one place where S moves.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Coroutine, Iterable
@@ -38,6 +39,7 @@ from decentra.rounds.phase import Phase
 from decentra.rounds.ports import Changed, Ports, Run, learn_record
 from decentra.rounds.residuals import Residuals
 from decentra.rounds.status import Beat, report_of
+from decentra.settings import differences
 from decentra.types import Digest, PeerId, RoundReport
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
 
@@ -54,6 +56,8 @@ class Member:
 
     def __init__(self, run: Run, ports: Ports, state: State, state_hash: Digest, tensors: OuterTensors, me: ViewMember) -> None:
         self.run, self.ports, self.me = run, ports, me
+        self.wish = ""
+        """The settings that the operator of this node wishes; "" for none."""
         self.state, self.hash, self.tensors = state, state_hash, tensors
         self.book, self.parts = OfferBook(state.sync), PartStore()
         self.own: Offer | None = None
@@ -66,7 +70,7 @@ class Member:
         """The sync that the trainer is at work for; -1 between two slots."""
         self.takes_over: tuple[Part, ...] = ()
         self.failing: set[PeerId] = set()
-        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments), run.config.outer.ahead_steps > 0)
+        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments), self.overlaps())
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
         self.leader_heard: tuple[PeerId, ...] = ()
@@ -107,6 +111,24 @@ class Member:
         self.round_start_s = self.now()
         self.ahead_s = 0.0
         """How long before this round began half of the members had offered for the last sync, and might go on."""
+
+    # -- the state and the settings it carries ----------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """S_r. What it says of settings, the run that this member takes part in follows at once: nobody else need look."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
+        if state.settings != self.run.settings:
+            self.run = self.run.under(state.settings)
+            self.me = dataclasses.replace(self.me, announced_samples=self.run.config.first_lease_samples)
+
+    def overlaps(self) -> bool:
+        """Whether slots begin before the last sync is decided."""
+        return self.run.config.outer.ahead_steps > 0
 
     # -- small questions --------------------------------------------------------------------------------------------
 
@@ -270,6 +292,8 @@ class Member:
         return True
 
     def _apply(self, entry: Entry, certified: bytes, fork: Fork | None) -> State:
+        if entry.settings:
+            self.run.under(entry.settings)  # raises before anything is written
         self.ports.store.append(entry.r, certified)
         return apply(self.run.machine, self.state, self.tensors, entry, self.ports.store.blob, fork)
 
@@ -309,6 +333,10 @@ class Member:
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
         was_in_view = self.in_view()
         before, self.state, self.hash, self.last_certified = self.state, state, state_hash, certified
+        if state.settings != before.settings:
+            said = differences(self.run.founded, before.settings, state.settings)
+            self.ports.note(f"from sync {state.sync} on {said or 'the settings are as founded'}")
+            self.carried.overlaps = self.overlaps()
         if entry.sync is not None:
             counted = self.own is not None and self.own.root in {c.root for c in entry.counted}
             self.carried.decided(counted, self.run.machine.due(entry.sync).index)
@@ -325,6 +353,7 @@ class Member:
     def start_anew(self) -> None:
         """The replica was replaced, or its lineage is another: slot and offer, begun on what was, are dropped."""
         self.origin += 1
+        self.carried.overlaps = self.overlaps()
         self.carried.restart()
         self.sits_out_sync = self.ports.store.last_offer_sync(self.state.lineage)
         self.quorum_s, self.arrived_s = -math.inf, self.now()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from decentra.rounds.download import DIGEST_BYTES
 from decentra.rounds.flows import Flows
 from decentra.rounds.records import DOMAIN_MANIFEST, read_record
 from decentra.seams import Signer, Verifier
+from decentra.settings import effective
 from decentra.transport.base import Contact, Transport
 from decentra.types import Digest, PeerId, SlotPlan, SlotResult
 from decentra.wire.v1 import rounds_pb2, swarm_pb2
@@ -92,13 +94,18 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the signed manifest says, read once."""
+    """What the signed manifest says, read once, under the settings that S carries.
+
+    founded: the manifest's own `[run]`. config, machine: where `settings` hold; "" changes nothing.
+    """
 
     run_id: bytes
     manifest: bytes
+    founded: RunConfig
     config: RunConfig
     layout: Layout
     machine: Machine
+    make_machine: MakeMachine
     founder: PeerId
     files: tuple[tuple[str, Digest, int], ...]
     initial_header_digest: Digest
@@ -107,6 +114,16 @@ class Run:
     protocol_version: int
     token_digest: bytes
     operator_keys: tuple[bytes, ...]
+    settings: str = ""
+
+    def under(self, settings: str) -> Run:
+        """The same run where these settings hold, whichever held before. Raises ConfigError where they cannot."""
+        if settings == self.settings:
+            return self
+        config = effective(self.founded, settings)
+        least = config.first_lease_samples if settings else 0
+        machine = dataclasses.replace(self.make_machine(config, self.layout), lease_samples=least)
+        return dataclasses.replace(self, config=config, machine=machine, settings=settings)
 
     def contribution_bytes(self) -> tuple[int, int]:
         """(fp32 bytes, encoded bytes with block digests) of one contribution of each fragment, all together."""
@@ -142,9 +159,11 @@ def read_manifest(signed: bytes, verifier: Verifier, make_machine: MakeMachine) 
     return Run(
         run_id=run_id_of(payload),
         manifest=signed,
+        founded=config,
         config=config,
         layout=layout,
         machine=make_machine(config, layout),
+        make_machine=make_machine,
         founder=founder,
         files=tuple((f.name, f.digest, f.size_bytes) for f in m.files),
         initial_header_digest=m.initial_header_digest,

@@ -28,6 +28,7 @@ MAX_ENDPOINTS = 8
 MAX_ENDPOINT_CHARS = 260
 
 DOMAIN_OFFER = b"decentra/offer"
+DOMAIN_WISH = b"decentra/wish"
 DOMAIN_VOTE = b"decentra/vote"
 DOMAIN_RECORD = b"decentra/record"
 DOMAIN_MANIFEST = b"decentra/manifest"
@@ -118,6 +119,7 @@ def entry_bytes(entry: Entry) -> bytes:
         granted=[swarm_pb2.Lease(peer=p, intervals=_to_intervals(i)) for p, i in entry.granted.items()],
         next_parts=to_parts(entry.next_parts),
         settings=entry.settings.encode(),
+        wishes=[to_signed(wish) for wish in entry.wishes],
     )
     if entry.sync is not None:
         message.sync = entry.sync
@@ -148,6 +150,7 @@ def parse_entry(data: bytes) -> Entry:
         granted={lease.peer: _of_intervals(lease.intervals) for lease in message.granted},
         next_parts=of_parts(message.next_parts),
         settings=message.settings.decode(),
+        wishes=tuple(wish.SerializeToString() for wish in message.wishes),
     )
 
 

@@ -48,6 +48,7 @@ def force(store: Store, run: Run, reached: Reached, tensors: OuterTensors, signe
     """
     check_operator(run, signer)
     state = reached.state
+    run = run.under(state.settings)
     try:
         entry = forced_entry(run.run_id, run.machine, state, reached.state_hash, keep)
     except ValueError as error:

@@ -116,7 +116,7 @@ async def _hello(member: Member, sender: PeerId, message: rounds_pb2.Hello) -> r
     if run.token_digest and digest("decentra/token", message.token) != run.token_digest:
         raise RefusedError("the invite token is wrong; ask for a new join string")
     if message.run_config:
-        keys = differing_keys(run_from_bytes(message.run_config), run.config)
+        keys = differing_keys(run_from_bytes(message.run_config), run.founded)
         if keys:
             raise RefusedError(f"the run's settings differ in {', '.join(keys)}; join by the string alone")
     if message.record:

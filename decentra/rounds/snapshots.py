@@ -131,6 +131,7 @@ async def _fill(ports: Ports, run: Run, tensors: OuterTensors, source: _Source, 
         state = from_header(snapshot.header)
         if state.r != snapshot.r or len(state.roots) != len(run.machine.fragments):
             raise ValueError(f"it is of entry {state.r}, with {len(state.roots)} fragments")
+        run.under(state.settings)
     except (ValueError, KeyError, TypeError) as error:
         raise PeerFault(source.holding[0], f"the header of its snapshot {snapshot.r} cannot be read: {error}") from error
     await ports.run_blocking(ports.store.spool.begin, snapshot.r, records.to_snapshot(snapshot).SerializeToString())

@@ -32,6 +32,8 @@ class Beat:
     num_steps: int
     period_s: float = 0.0
     """How soon it was told to speak again."""
+    wish: bytes = b""
+    """Signed, not verified."""
 
 
 def waiting_sentence(member: Member, moving_for_s: float = 0.0) -> str:
@@ -64,6 +66,8 @@ def status_of(member: Member) -> dict[str, Any]:
         "sync": state.sync,
         "state_hash": member.hash.hex(),
         "tokens_committed": state.tokens,
+        "settings": state.settings,
+        "wish": member.wish,
         "view": list(state.peers()),
         "dialable": [m.peer for m in state.members if m.dialable],
         "in_view": member.in_view(),

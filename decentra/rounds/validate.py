@@ -18,15 +18,18 @@ from decentra.types import Digest
 DIGEST_BYTES = 32
 
 
-def entry_fault(run_id: bytes, machine: Machine, state: State, state_hash: Digest, entry: Entry) -> str:
-    """Why this entry may not follow this state; "" where it may."""
+def entry_fault(run_id: bytes, machine: Machine, state: State, state_hash: Digest, entry: Entry, after: Machine | None = None) -> str:
+    """Why this entry may not follow this state; "" where it may.
+
+    after: the machine under the settings that it brings, once a quorum's wishes for them are proved (rounds.wishes).
+    """
     if entry.state_hash != state_hash:
         return f"it stands on state {entry.state_hash.hex()[:12]}, this member on {state_hash.hex()[:12]}"
     if (entry.run_id, entry.lineage, entry.r) != (run_id, state.lineage, state.r):
         return f"it is entry {entry.r} of another run or lineage, or not entry {state.r}"
-    if entry.settings:
-        return "it changes settings, which this version does not take"
-    return _sync_fault(machine, state, entry) or _view_fault(machine, state, entry)
+    if entry.settings and after is None:
+        return "it changes settings that no quorum is shown to wish"
+    return _sync_fault(machine, state, entry) or _view_fault(machine, state, entry, after or machine)
 
 
 def _sync_fault(machine: Machine, state: State, entry: Entry) -> str:
@@ -85,7 +88,7 @@ def close_fault(machine: Machine, state: State, roots: Sequence[Digest], parts: 
     return ""
 
 
-def _view_fault(machine: Machine, state: State, entry: Entry) -> str:
+def _view_fault(machine: Machine, state: State, entry: Entry, after: Machine) -> str:
     newcomers = {m.peer for m in entry.admitted}
     present = set(state.peers())
     late = overdue(state, entry.heard, entry.sync is not None)
@@ -105,17 +108,20 @@ def _view_fault(machine: Machine, state: State, entry: Entry) -> str:
     members = next_members(state, entry.sync is not None, entry.heard, entry.removed, entry.admitted, machine.start_members)
     if not next_view_stands(members, entry.heard, newcomers):
         return "the members it hears are no quorum of the next view, or none can be dialled"
-    return map_fault(machine, state, entry, members)
+    return map_fault(after, state, entry, members)
 
 
 def map_fault(machine: Machine, state: State, entry: Entry, members: tuple[Member, ...]) -> str:
-    """Why the next map, returns or grants of an entry do not fit the view that follows it; "" where they do."""
+    """Why the next map, returns or grants of an entry do not fit the view that follows it; "" where they do.
+
+    machine: under the settings that hold after it.
+    """
     next_sync = state.sync + (entry.sync is not None)
     blocks = num_blocks(machine.due(next_sync).num_chunks)
     dialable = {m.peer for m in members if m.dialable}
     if not tiles(entry.next_parts, blocks) or not {p.owner for p in entry.next_parts} <= dialable:
         return "its map does not tile the next fragment, or names an owner that cannot be dialled"
-    rule = leases.settle(state, entry.transition().claims, entry.removed, members)
+    rule = leases.settle(state, entry.transition().claims, entry.removed, members, machine.lease_samples)
     # The order too: apply takes them one after another.
     if list(rule.returned.items()) != list(entry.returned.items()) or list(rule.granted.items()) != list(entry.granted.items()):
         return "its returns or grants are not what the lease rule gives"

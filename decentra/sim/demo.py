@@ -150,7 +150,7 @@ def report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dic
     everyone = sorted([*ended, *gone], key=lambda s: s["peer"])
     loss = {**losses(everyone), run.stop_syncs: summary["loss_last"]}
     title = f"{settings.peers} + 1 peers, {settings.link or 'unshaped'}, {settings.codec}, {summary['rounds_committed']} outer steps"
-    plot_run(settings.out / "loss.png", everyone, loss, unigram, swarm.events, title, run.outer.overlap_steps > 0)
+    plot_run(settings.out / "loss.png", everyone, loss, unigram, swarm.events, title, run.outer.ahead_steps > 0)
     return summary, [*_headline(summary, settings.out), *_samples(model, (survivor.state / "files/tokenizer.model").read_bytes(), run)]
 
 

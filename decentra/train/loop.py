@@ -123,7 +123,8 @@ class Slot:
         for step, done in zip(range(self.num_steps + 1, last + 1), steps, strict=False):
             batch_ids = ids[self._num_samples : self._num_samples + batch_samples]
             inputs, targets = self._source.batch(batch_ids)
-            lr = learning_rate(slot_tokens(plan.tokens_committed, plan.tokens_last_sync, *done), self._replica.config)
+            tokens = slot_tokens(plan.tokens_committed, plan.tokens_last_sync, *done)
+            lr = learning_rate(tokens, plan.inner or self._replica.config)
             start_s = time.perf_counter()
             loss = self._replica.inner_step(inputs, targets, lr)
             self._compute_s += time.perf_counter() - start_s

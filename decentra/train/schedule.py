@@ -11,15 +11,32 @@ from decentra.config import InnerConfig
 
 
 def learning_rate(tokens: float, config: InnerConfig) -> float:
-    """The rate after `tokens`: linear warm-up, then constant, or a cosine fall over `decay_tokens` to
-    `min_lr_share` of the peak where `decay_tokens` is above 0 (arXiv 1608.03983)."""
+    """The rate after `tokens`: linear warm-up, then `config.schedule`, at `min_lr_share` of the peak for good once it has fallen.
+
+    A decay_tokens of 0 never falls. A wsd run is extended by a later decay_start_tokens while it is stable, and decayed from
+    any checkpoint by one that is the tokens of now: nothing but these numbers is remembered.
+    """
     if tokens < config.warmup_tokens:
         return config.lr * tokens / config.warmup_tokens
     if config.decay_tokens <= 0:
         return config.lr
-    progress = min(1.0, (tokens - config.warmup_tokens) / config.decay_tokens)
-    share = config.min_lr_share + (1.0 - config.min_lr_share) * 0.5 * (1.0 + math.cos(math.pi * progress))
-    return config.lr * share
+    start = config.decay_start_tokens if config.schedule == "wsd" else config.warmup_tokens
+    progress = min(1.0, max(0.0, (tokens - start) / config.decay_tokens))
+    return config.lr * (config.min_lr_share + (1.0 - config.min_lr_share) * _FALLS[config.schedule](progress))
+
+
+def _cosine(progress: float) -> float:
+    """Half a cosine (SGDR, arXiv 1608.03983)."""
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def _one_less_root(progress: float) -> float:
+    """1 - sqrt(progress), which ends at a lower loss than a linear fall of the same length (arXiv 2405.18392); the stable part
+    before it is that of MiniCPM (arXiv 2404.06395)."""
+    return 1.0 - math.sqrt(progress)
+
+
+_FALLS = {"cosine": _cosine, "wsd": _one_less_root}
 
 
 def slot_tokens(tokens_committed: int, tokens_last_sync: int, done: float, whole: float) -> float:

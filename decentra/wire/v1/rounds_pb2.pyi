@@ -95,7 +95,7 @@ class Welcome(_message.Message):
     def __init__(self, manifest: _Optional[bytes] = ..., records: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("r", "attempt", "state_hash", "member", "newcomer", "leaving", "held", "steps_done", "num_steps", "offer", "sits_out")
+    __slots__ = ("r", "attempt", "state_hash", "member", "newcomer", "leaving", "held", "steps_done", "num_steps", "offer", "sits_out", "wish")
     R_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     STATE_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class Heartbeat(_message.Message):
     NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     SITS_OUT_FIELD_NUMBER: _ClassVar[int]
+    WISH_FIELD_NUMBER: _ClassVar[int]
     r: int
     attempt: int
     state_hash: bytes
@@ -118,7 +119,8 @@ class Heartbeat(_message.Message):
     num_steps: int
     offer: _swarm_pb2.Signed
     sits_out: bool
-    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., member: _Optional[_Union[_swarm_pb2.Member, _Mapping]] = ..., newcomer: _Optional[bool] = ..., leaving: _Optional[bool] = ..., held: _Optional[_Iterable[bytes]] = ..., steps_done: _Optional[int] = ..., num_steps: _Optional[int] = ..., offer: _Optional[_Union[_swarm_pb2.Signed, _Mapping]] = ..., sits_out: _Optional[bool] = ...) -> None: ...
+    wish: _swarm_pb2.Signed
+    def __init__(self, r: _Optional[int] = ..., attempt: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., member: _Optional[_Union[_swarm_pb2.Member, _Mapping]] = ..., newcomer: _Optional[bool] = ..., leaving: _Optional[bool] = ..., held: _Optional[_Iterable[bytes]] = ..., steps_done: _Optional[int] = ..., num_steps: _Optional[int] = ..., offer: _Optional[_Union[_swarm_pb2.Signed, _Mapping]] = ..., sits_out: _Optional[bool] = ..., wish: _Optional[_Union[_swarm_pb2.Signed, _Mapping]] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ("r", "attempt", "heard", "phase", "waiting", "over", "offers", "period_s", "state_hash", "share_done")

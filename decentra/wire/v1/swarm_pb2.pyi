@@ -193,7 +193,7 @@ class Counted(_message.Message):
     def __init__(self, sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., root: _Optional[bytes] = ..., weight_tokens: _Optional[int] = ..., num_steps: _Optional[int] = ..., claim: _Optional[_Iterable[_Union[Interval, _Mapping]]] = ..., base_sync: _Optional[int] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = ("run_id", "lineage", "r", "state_hash", "sync", "fragment", "counted", "sums", "heard", "admitted", "removed", "returned", "granted", "next_parts", "settings")
+    __slots__ = ("run_id", "lineage", "r", "state_hash", "sync", "fragment", "counted", "sums", "heard", "admitted", "removed", "returned", "granted", "next_parts", "settings", "wishes")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     R_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +209,7 @@ class Entry(_message.Message):
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     NEXT_PARTS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    WISHES_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     lineage: bytes
     r: int
@@ -224,7 +225,22 @@ class Entry(_message.Message):
     granted: _containers.RepeatedCompositeFieldContainer[Lease]
     next_parts: _containers.RepeatedCompositeFieldContainer[Part]
     settings: bytes
-    def __init__(self, run_id: _Optional[bytes] = ..., lineage: _Optional[bytes] = ..., r: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., sync: _Optional[int] = ..., fragment: _Optional[int] = ..., counted: _Optional[_Iterable[_Union[Counted, _Mapping]]] = ..., sums: _Optional[_Iterable[_Union[Sum, _Mapping]]] = ..., heard: _Optional[_Iterable[str]] = ..., admitted: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., returned: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., granted: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., next_parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., settings: _Optional[bytes] = ...) -> None: ...
+    wishes: _containers.RepeatedCompositeFieldContainer[Signed]
+    def __init__(self, run_id: _Optional[bytes] = ..., lineage: _Optional[bytes] = ..., r: _Optional[int] = ..., state_hash: _Optional[bytes] = ..., sync: _Optional[int] = ..., fragment: _Optional[int] = ..., counted: _Optional[_Iterable[_Union[Counted, _Mapping]]] = ..., sums: _Optional[_Iterable[_Union[Sum, _Mapping]]] = ..., heard: _Optional[_Iterable[str]] = ..., admitted: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., returned: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., granted: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., next_parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., settings: _Optional[bytes] = ..., wishes: _Optional[_Iterable[_Union[Signed, _Mapping]]] = ...) -> None: ...
+
+class Wish(_message.Message):
+    __slots__ = ("run_id", "lineage", "settings", "peer", "incarnation")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    lineage: bytes
+    settings: bytes
+    peer: str
+    incarnation: int
+    def __init__(self, run_id: _Optional[bytes] = ..., lineage: _Optional[bytes] = ..., settings: _Optional[bytes] = ..., peer: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class Vote(_message.Message):
     __slots__ = ("run_id", "lineage", "r", "ballot", "entry_digest", "voter", "incarnation")

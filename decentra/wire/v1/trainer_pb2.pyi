@@ -44,7 +44,7 @@ class FinalSlotRequest(_message.Message):
     def __init__(self, sync: _Optional[int] = ...) -> None: ...
 
 class Slot(_message.Message):
-    __slots__ = ("stop", "sync", "lease", "num_steps", "tokens_committed", "tokens_last_sync", "evaluate", "fresh", "overlap_steps", "alpha", "provisional", "first_step", "budget_s", "began_s", "ends_s", "step_s")
+    __slots__ = ("stop", "sync", "lease", "num_steps", "tokens_committed", "tokens_last_sync", "evaluate", "fresh", "overlap_steps", "alpha", "provisional", "first_step", "budget_s", "began_s", "ends_s", "step_s", "inner")
     STOP_FIELD_NUMBER: _ClassVar[int]
     SYNC_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class Slot(_message.Message):
     BEGAN_S_FIELD_NUMBER: _ClassVar[int]
     ENDS_S_FIELD_NUMBER: _ClassVar[int]
     STEP_S_FIELD_NUMBER: _ClassVar[int]
+    INNER_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     sync: int
     lease: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Interval]
@@ -77,7 +78,8 @@ class Slot(_message.Message):
     began_s: float
     ends_s: float
     step_s: float
-    def __init__(self, stop: _Optional[bool] = ..., sync: _Optional[int] = ..., lease: _Optional[_Iterable[_Union[_swarm_pb2.Interval, _Mapping]]] = ..., num_steps: _Optional[int] = ..., tokens_committed: _Optional[int] = ..., tokens_last_sync: _Optional[int] = ..., evaluate: _Optional[bool] = ..., fresh: _Optional[bool] = ..., overlap_steps: _Optional[int] = ..., alpha: _Optional[float] = ..., provisional: _Optional[bool] = ..., first_step: _Optional[int] = ..., budget_s: _Optional[float] = ..., began_s: _Optional[float] = ..., ends_s: _Optional[float] = ..., step_s: _Optional[float] = ...) -> None: ...
+    inner: bytes
+    def __init__(self, stop: _Optional[bool] = ..., sync: _Optional[int] = ..., lease: _Optional[_Iterable[_Union[_swarm_pb2.Interval, _Mapping]]] = ..., num_steps: _Optional[int] = ..., tokens_committed: _Optional[int] = ..., tokens_last_sync: _Optional[int] = ..., evaluate: _Optional[bool] = ..., fresh: _Optional[bool] = ..., overlap_steps: _Optional[int] = ..., alpha: _Optional[float] = ..., provisional: _Optional[bool] = ..., first_step: _Optional[int] = ..., budget_s: _Optional[float] = ..., began_s: _Optional[float] = ..., ends_s: _Optional[float] = ..., step_s: _Optional[float] = ..., inner: _Optional[bytes] = ...) -> None: ...
 
 class ProgressRequest(_message.Message):
     __slots__ = ("sync", "steps_done", "loss", "num_tokens", "compute_s", "heldout_loss")

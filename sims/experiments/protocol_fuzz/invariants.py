@@ -225,7 +225,7 @@ class Watch:
     def _check_sums(self, node: Node, entry: Entry) -> None:
         """Every blob is what must be made of exactly the contributions that the entry counts."""
         assert self.swarm.run is not None
-        machine = self.swarm.run.machine
+        machine = self.swarm.run.under(self.states[entry.r].settings).machine
         packed = {c.sender: self._packed[c.root] for c in entry.counted if c.root in self._packed}
         if len(packed) != len(entry.counted):
             self._fail(node, f"entry {entry.r} counts a contribution that nobody wrote down")
