@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from eager import EagerOracle
 from test_oracle import anchor_at, differing, entries_of, retrace
 
 from decentra.config import CodecConfig, OuterConfig, RunConfig
-from decentra.outer.fragments import parameters
+from decentra.outer.fragments import Fragment, parameters
 from decentra.rounds import contribute, provisional
+from decentra.rounds.contribution import Encoded
 from decentra.sim import cluster as cluster_module
 from decentra.sim.cluster import Cluster
 from decentra.sim.compute import SimTrainer
@@ -91,24 +93,25 @@ class Ledger:
     """What every replica's inner steps did to it, and what its member sent, summed in fp64."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.drift: dict[int, torch.Tensor] = {}
         self.sent: dict[int, torch.Tensor] = {}
+        self.moved: dict[int, dict[str, torch.Tensor]] = {}
         step, encode = Replica.inner_step, contribute._encode
 
         def stepped(replica: Replica, *arguments: object) -> float:
             before = {name: p.detach().double() for name, p in replica.model.named_parameters()}
             loss = step(replica, *arguments)  # type: ignore[arg-type]
+            moved = self.moved.setdefault(id(replica), {name: torch.zeros_like(p) for name, p in before.items()})
             for name, p in replica.model.named_parameters():
-                self.moved.setdefault(id(replica), {}).setdefault(name, torch.zeros_like(p, dtype=torch.float64)).add_(before[name] - p)
+                moved[name] += before[name] - p.detach()
             return loss
 
-        def encoded(member: object, fragment: object) -> object:
-            made = encode(member, fragment)  # type: ignore[arg-type]
-            total = self.sent.setdefault(id(member.ports.trainer._replica), torch.zeros(member.run.layout.num_elements).double())  # type: ignore[attr-defined]
-            total[fragment.elements] += made.packed.view(torch.float32).view(-1)  # type: ignore[attr-defined]
+        def encoded(member: Any, fragment: Fragment) -> Encoded:
+            made = encode(member, fragment)
+            zeros = torch.zeros(member.run.layout.num_elements, dtype=torch.float64)
+            sent = self.sent.setdefault(id(member.ports.trainer._replica), zeros)
+            sent[fragment.elements] += made.packed.view(torch.float32).view(-1)
             return made
 
-        self.moved: dict[int, dict[str, torch.Tensor]] = {}
         monkeypatch.setattr(Replica, "inner_step", stepped)
         monkeypatch.setattr(contribute, "_encode", encoded)
 
