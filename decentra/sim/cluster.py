@@ -117,14 +117,14 @@ class Cluster:
         self.nodes.append(node)
         return node
 
-    def _trainer(self, layout: Layout, tensors: OuterTensors) -> SimTrainer:
+    def _trainer(self, number: int, layout: Layout, tensors: OuterTensors) -> SimTrainer:
         config = self.scenario.run
         replica = Replica(seeded(config.model, config.data.vocab_size, config.seed), config.inner)
-        corpus, num_fragments = self.corpus, config.outer.fragments
-        return SimTrainer(replica, corpus.source, corpus.heldout, layout, tensors.anchor, self.scenario.step_s, num_fragments)
+        corpus, num_fragments, step_s = self.corpus, config.outer.fragments, self.scenario.step_s_of(number)
+        return SimTrainer(replica, corpus.source, corpus.heldout, layout, tensors.anchor, step_s, num_fragments)
 
     def _start(self, node: SimNode, run: Run, tensors: OuterTensors, reached: catchup.Reached) -> None:
-        node.ports.trainer = self._trainer(run.layout, tensors)
+        node.ports.trainer = self._trainer(node.number, run.layout, tensors)
         me = announced(node.identity.peer, node.ports.store.incarnation, True, run)
         node.member = Member(run, node.ports, reached.state, reached.state_hash, tensors, me)
         node.server.member = node.member

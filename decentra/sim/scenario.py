@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ class Fault:
 class Scenario:
     """link: RATE,DELAY of every node. step_s: virtual seconds of an inner step. work_s: of each encode, apply or write.
 
+    speeds: how fast each peer is, by its number: its inner steps take step_s / speed; 1 for those that are not named.
     threads: CPU threads of the real training; one is fastest for toy models, and its bits are the same on a busy machine.
     """
 
@@ -36,9 +38,14 @@ class Scenario:
     step_s: float = 0.2
     work_s: float = 0.002
     time_limit_s: float = 36000.0
+    speeds: tuple[float, ...] = ()
     threads: int = 1
     run: RunConfig = field(default_factory=RunConfig)
     faults: tuple[Fault, ...] = ()
+
+    def step_s_of(self, peer: int) -> float:
+        """Virtual seconds of an inner step of a peer, by its number."""
+        return self.step_s / (self.speeds[peer] if peer < len(self.speeds) else 1.0)
 
 
 def load(path: Path) -> Scenario:
@@ -62,6 +69,8 @@ def check(scenario: Scenario, place: str) -> None:
     parse_link(scenario.link)
     if scenario.peers < 1 or scenario.step_s <= 0 or scenario.work_s < 0:
         raise ConfigError(f"{place}: peers = {scenario.peers} and step_s = {scenario.step_s} must be positive")
+    if not all(0.0 < speed < math.inf for speed in scenario.speeds):
+        raise ConfigError(f"{place}: speeds = {list(scenario.speeds)} must be positive numbers; 1 is a peer whose step takes step_s")
     if not scenario.run.stop_syncs:
         raise ConfigError(f"{place}: run.stop_syncs = 0 would never end; give the outer steps to simulate")
     for fault in scenario.faults:

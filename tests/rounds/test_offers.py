@@ -16,7 +16,6 @@ from decentra.rounds.offers import (
     head_start_s,
     heartbeat_period_s,
     held_everywhere,
-    lags_too_far,
     median_share,
     offer_fault,
 )
@@ -131,11 +130,3 @@ def test_members_speak_fifty_times_in_what_a_phase_still_takes_and_ever_more_oft
 )
 def test_the_others_are_as_far_as_their_median(offered: int, progress: list[tuple[int, int]], share: float) -> None:
     assert median_share(offered, progress) == share
-
-
-def test_who_lags_is_waited_for_as_long_as_that_gives_more_samples_a_second() -> None:
-    assert not lags_too_far(1.0, 2) and not lags_too_far(0.0, 1000) and not lags_too_far(-0.5, 4)
-    for count in range(3, 40):
-        for lag in (0.01 * i for i in range(1, 100)):
-            waits, goes_on = count / (1.0 + lag), count - 1.0
-            assert abs(waits - goes_on) < 1e-9 or lags_too_far(lag, count) == (goes_on > waits)
