@@ -16,6 +16,8 @@ COMMANDS = {
     "node": "found a swarm (--run RUN.toml), join one (--join STRING), or come back to one (--state DIR)",
     "bootstrap": "a rendezvous node for the DHT only; prints its address",
     "status": "what a swarm is doing, by its join string",
+    "set": "wish other settings for a run; they change where a quorum of the members wishes the same",
+    "tune": "which steps, overlap and codec would keep a swarm computing, by what its nodes measured",
     "sim": "simulate a swarm from a scenario file",
     "recover": "go on without members that are gone for good: an operator signs a view of those that stay",
     "replay": "reproduce the hash of any entry from a state directory, offline",

@@ -24,6 +24,7 @@ from decentra.node.sockets import socket_folder
 from decentra.node.supervisor import Supervisor
 from decentra.node.trainer_port import ProcessTrainer
 from decentra.node.wiring import LockedFiles, Wiring
+from decentra.node.wishing import tell_plan
 from decentra.observe.summary import summarize
 from decentra.rounds import catchup, life
 from decentra.rounds.founding import empty_tensors
@@ -181,7 +182,7 @@ async def _be_member(node: Node, member: Member, donors: list[str]) -> dict[str,
 
 async def _live_until_signal(node: Node, member: Member) -> None:
     living = asyncio.ensure_future(life.live(member))
-    proving = asyncio.ensure_future(reachable.keep_settled(node, member))
+    aside = [asyncio.ensure_future(each) for each in (reachable.keep_settled(node, member), tell_plan(node, member))]
 
     def leave() -> None:
         node.note("leaving: asking for an entry without this node")
@@ -196,8 +197,9 @@ async def _live_until_signal(node: Node, member: Member) -> None:
             raise
         node.note(f"left without a goodbye: {member.waiting_for} took over {LEAVE_S:.0f} s")
     finally:
-        proving.cancel()
-        await asyncio.wait({proving})
+        for task in aside:
+            task.cancel()
+        await asyncio.wait(aside)
     if member.last_certified:
         body = swarm_pb2.CertifiedEntry.FromString(member.last_certified).entry
         entry = swarm_pb2.Entry.FromString(body)

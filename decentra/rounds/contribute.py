@@ -182,6 +182,7 @@ async def _train(member: Member, plan: SlotPlan, origin: int, ahead: asyncio.Fut
         member.trained_s += member.now() - start
     member.compute_s += result.compute_s
     _mind_step_time(member, result)
+    member.steps_taken += result.num_steps
     member.overrun_s[plan.sync] = result.wait_s
     member.train_loss[plan.sync] = result.loss
     if result.heldout_loss is not None:

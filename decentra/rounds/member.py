@@ -97,7 +97,7 @@ class Member:
         self.train_loss: dict[int, float] = {}
         self.overrun_s: dict[int, float] = {}
         """By sync: how long its slot stood still because the round before outlasted the overlap steps."""
-        self.compute_s = 0.0
+        self.compute_s, self.steps_taken = 0.0, 0
         self.trained_s = 0.0
         self.born_s = self.now()
         self.began_s = math.inf

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from decentra.rounds.member import Member
 
 
+ROUNDS_MEASURED = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Beat:
     """The last heartbeat of a peer in this entry's round."""
@@ -68,6 +71,7 @@ def status_of(member: Member) -> dict[str, Any]:
         "tokens_committed": state.tokens,
         "settings": state.settings,
         "wish": member.wish,
+        "measured": measured_of(member),
         "view": list(state.peers()),
         "dialable": [m.peer for m in state.members if m.dialable],
         "in_view": member.in_view(),
@@ -93,6 +97,23 @@ def status_of(member: Member) -> dict[str, Any]:
         "fresh_sample": state.fresh_sample,
         "rounds": [dataclasses.asdict(report) for report in member.history],
         "done": member.is_done(),
+    }
+
+
+def measured_of(member: Member) -> dict[str, float]:
+    """What this node has measured of itself, for planning: seconds of a step (0 before any) and of one way to a leader, bytes a second of
+    its link, seconds of work in a round.
+    """
+    times = [report.times_s for report in member.history if report.times_s][-ROUNDS_MEASURED:]
+    work_s = sum(each["encode"] + each["apply"] for each in times) / max(1, len(times))
+    announced = [rate for rate in (member.me.up_bytes_per_s, member.me.down_bytes_per_s) if rate]
+    trip = member.trip
+    return {
+        "step_s": member.compute_s / max(1, member.steps_taken),
+        "rate_bytes_per_s": float(min(announced, default=member.fetcher.rate_bytes_per_s)),
+        "one_way_s": min(trip.idle_s, trip.now_s) / 2,
+        "work_s": work_s,
+        "num_elements": member.run.layout.num_elements,
     }
 
 
