@@ -75,17 +75,15 @@ def test_fragments_and_overlap_retrace_the_streaming_oracle(outer: OuterConfig, 
 
 
 @pytest.mark.parametrize("fragments", [1, 3])
-def test_eager_updates_retrace_their_oracle_in_which_averages_land_a_slot_later(fragments: int, cache: Path) -> None:
+def test_eager_updates_retrace_the_eager_oracle(fragments: int, cache: Path) -> None:
     swarm, source = swarm_of(dataclasses.replace(EAGER[0], fragments=fragments), DENSE, cache)
     oracle = EagerOracle(swarm.run, source, parameters(swarm.layout, swarm.machine.fragments))
     for sync in range(2 * fragments + 2):
-        before = {name: view.clone() for name, view in swarm.layout.views(swarm.tensors.anchor).items()}
         swarm.sync()
         oracle.sync(ids_of(swarm.run, sync))
-        same(before, oracle.anchor, f"when the points after sync {sync} were made")
-        same(swarm.layout.views(swarm.tensors.anchor), oracle.landed(), f"after sync {sync}")
-        for sender, base in zip(sorted(oracle.points), swarm.bases, strict=True):
-            same(swarm.layout.views(base), oracle.points[sender], f"of {sender} after sync {sync}")
+        same(swarm.layout.views(swarm.tensors.anchor), oracle.anchor, f"after sync {sync}")
+        for sender, base in zip(sorted(oracle.bases), swarm.bases, strict=True):
+            same(swarm.layout.views(base), oracle.bases[sender], f"of {sender} after sync {sync}")
 
 
 @pytest.mark.parametrize("outer", STREAMS, ids=lambda o: f"P={o.fragments}-tau={o.overlap_steps}-{o.merge}")
