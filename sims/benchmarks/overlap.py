@@ -115,7 +115,7 @@ class Bench:
         self.round_bytes = 2 * self.text.layout.num_chunks * codec.chunk_bytes
         """Sent and received in a round: of two members each gets half of the other's contribution, and then half of the average."""
         (folder / "run.json").write_bytes(run_bytes(run))
-        (folder / "run.toml").write_text(run_toml(run) + "\n[node]\ndht = false\n")
+        (folder / "run.toml").write_text(run_toml(run))
 
     def plain(self, name: str) -> Rates:
         """The trainer without a swarm, as many steps as in it."""

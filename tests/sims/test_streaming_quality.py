@@ -60,7 +60,7 @@ def test_arms_of_a_seed_begin_alike_take_the_same_tokens_and_end_apart(cache: Pa
     assert len({record.losses[-1] for record in records.values()}) == len(ARMS)
     assert {len(record.losses) for record in records.values()} == {3}
     assert all(found == tokens[REFERENCE] for found in tokens.values()) and set(tokens[REFERENCE].values()) == {1}
-    assert {record.tokens_a_round for record in records.values()} == {tokens[REFERENCE].total() * SIZE.data.context}
+    assert {2 * record.tokens_a_round for record in records.values()} == {tokens[REFERENCE].total() * SIZE.data.context}
     again = play("overlap", 0, SIZE, cache)
     assert dataclasses.replace(again, wall_s=0.0) == dataclasses.replace(records["overlap"], wall_s=0.0)
 
