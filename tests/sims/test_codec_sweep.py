@@ -10,7 +10,6 @@ import dataclasses
 import math
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -26,19 +25,12 @@ from torch import Tensor
 
 from decentra.data.stream import Source
 from sims.experiments.codec_sweep.__main__ import main
-from sims.experiments.codec_sweep.arms import ARMS, FULL, REFERENCE, TINY, lasting
-from sims.experiments.codec_sweep.cells import Record, play, read, sweep, write
-from sims.experiments.codec_sweep.report import (
-    COLUMNS,
-    STYLES,
-    Interval,
-    differences,
-    intervals,
-    lines_of,
-    plot,
-    rounds_behind,
-    write_csv,
-)
+from sims.experiments.codec_sweep.arms import ARMS, FULL, REFERENCE, TINY
+from sims.experiments.codec_sweep.cells import play, sweep
+from sims.experiments.codec_sweep.report import STYLES, lines_of, plot, rounds_behind
+from sims.experiments.paired.cells import Record, read, write
+from sims.experiments.paired.rows import write_csv
+from sims.experiments.paired.sizes import lasting
 
 ROOT = Path(__file__).parents[2]
 STARTS_WITHIN_S = 120.0
@@ -61,7 +53,7 @@ def without_wall(records: list[Record]) -> list[Record]:
 
 
 def test_a_cell_repeats_to_the_bit_and_another_seed_is_another_run(cache: Path) -> None:
-    first, again, other = (play("topk", TINY, seed, cache) for seed in (0, 0, 1))
+    first, again, other = (play("topk", seed, TINY, cache) for seed in (0, 0, 1))
     assert without_wall([first]) == without_wall([again])
     assert len(first.losses) == TINY.stop_syncs + 1 and first.losses[-1] < first.losses[0]
     assert first.losses[0] != other.losses[0]
@@ -80,7 +72,7 @@ def test_arms_of_a_seed_begin_alike_and_take_the_same_tokens_in_every_step(cache
     num_steps, members = ARMS[REFERENCE].outer.inner_steps, TINY.start_members
     for name, arm in ARMS.items():
         trained.clear()
-        starts.add(play(name, TINY, 0, cache).losses[0])
+        starts.add(play(name, 0, TINY, cache).losses[0])
         if arm.data_parallel:
             steps_of.append([sorted(ids) for ids in trained])
         else:  # a sync after the other, members in turn
@@ -94,7 +86,7 @@ def test_arms_of_a_seed_begin_alike_and_take_the_same_tokens_in_every_step(cache
 
 
 def test_bytes_are_those_of_encoded_chunks_and_block_digests(cache: Path) -> None:
-    sizes = {name: play(name, TINY, 0, cache).bytes_a_round for name in ("fp32", "int4", "topk", "data-parallel")}
+    sizes = {name: play(name, 0, TINY, cache).bytes_a_round for name in ("fp32", "int4", "topk", "data-parallel")}
     chunks = (sizes["fp32"] - 32) // (4 * 4096)
     assert sizes == {
         "fp32": 16384 * chunks + 32, "int4": 2176 * chunks + 32, "topk": 88 * chunks + 32, "data-parallel": 30 * sizes["fp32"],
@@ -133,7 +125,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_what_an_unbroken_one_gi
     said = output(*options).splitlines()
     after, played = read(path), [line for line in said if " nats after " in line]
     assert after[: len(before)] == before and len(after) == 6 and len(played) == 6 - len(before)
-    assert without_wall(after) == without_wall([play(arm, lasting(TINY, 2), seed, cache) for arm in arms for seed in seeds])
+    assert without_wall(after) == without_wall([play(arm, seed, lasting(TINY, 2), cache) for arm in arms for seed in seeds])
     assert {each.name for each in out.iterdir()} == {"cells.jsonl", "cells.csv", "codec_sweep.png"}
     rows = list(csv.DictReader((out / "cells.csv").open(encoding="utf-8")))
     assert [(row["arm"], row["seed"]) for row in rows] == [(arm, str(seed)) for arm in arms for seed in seeds]
@@ -147,7 +139,7 @@ def test_the_inner_rate_falls_over_all_rounds_of_a_size() -> None:
 
 def test_cells_of_other_settings_are_played_anew(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
-    write(path, [play("fp32", dataclasses.replace(TINY, stop_syncs=1), 0, cache)])
+    write(path, [play("fp32", 0, dataclasses.replace(TINY, stop_syncs=1), cache)])
     (played,) = sweep(["fp32"], [0], TINY, path, cache, processes=1)
     assert [len(each.losses) for each in read(path)] == [2, 3] and read(path)[1] == played
     assert list(sweep(["fp32"], [0], TINY, path, cache, processes=1)) == []
@@ -166,28 +158,6 @@ def test_options_that_cannot_be_are_refused(
     assert ended.value.code == 2 and says in capsys.readouterr().err
 
 
-def test_the_interval_is_students() -> None:
-    # Three values of mean 2 and standard deviation 1: 4.303 / sqrt(3).
-    assert Interval.of([1.0, 2.0, 3.0]) == Interval(2.0, pytest.approx(2.4843, abs=1e-4))
-    assert Interval.of([1.0, 1.0]) == Interval(1.0, 0.0)
-    assert Interval.of([1.5]).mean == 1.5 and math.isnan(Interval.of([1.5]).half_width)
-    generator = np.random.default_rng(0)
-    for count in (2, 3, 5, 10):
-        found = [Interval.of(list(row)) for row in generator.standard_normal((4000, count))]
-        held = statistics.fmean(abs(interval.mean) <= interval.half_width for interval in found)
-        assert 0.94 < held < 0.96, f"{count} values: {held}"
-
-
-def test_differences_are_between_cells_of_one_seed() -> None:
-    records = [record("fp32", 0, 9.0, 4.0), record("fp32", 1, 9.0, 5.0), record("int4", 1, 9.0, 5.1), record("int4", 0, 9.0, 4.04)]
-    records.append(record("int4", 2, 9.0, 4.0))  # without a pair
-    assert differences(records, "int4") == {0: pytest.approx(1.0), 1: pytest.approx(2.0)}
-    assert intervals(records)["int4"].mean == pytest.approx(1.5)
-    # A spread between seeds that both arms share is no spread of the difference.
-    alike = [record(arm, seed, 9.0, (4.0 + seed) * factor) for arm, factor in (("fp32", 1.0), ("fp4", 1.01)) for seed in range(3)]
-    assert intervals(alike)["fp4"] == Interval(pytest.approx(1.0), pytest.approx(0.0, abs=1e-9))
-
-
 def test_an_arm_is_as_many_rounds_behind_as_the_reference_was_above_its_last_loss() -> None:
     reference = [record("fp32", seed, 9.0, 6.0, 5.0, 4.0) for seed in (0, 1)]
     assert rounds_behind([*reference, record("topk", 0, 9.0, 5.5), record("topk", 1, 9.0, 4.5)], "topk") == pytest.approx(1.0)
@@ -202,9 +172,9 @@ def everyone() -> list[Record]:
 
 
 def test_the_csv_has_a_row_a_cell(tmp_path: Path) -> None:
-    write_csv(tmp_path / "cells.csv", everyone())
+    write_csv(tmp_path / "cells.csv", everyone(), REFERENCE, {name: {"limit_percent": arm.limit_percent} for name, arm in ARMS.items()})
     rows = list(csv.DictReader((tmp_path / "cells.csv").open(encoding="utf-8")))
-    assert tuple(rows[0]) == COLUMNS and [row["arm"] for row in rows[::3]] == list(ARMS)
+    assert [row["arm"] for row in rows[::3]] == list(ARMS)
     int4 = next(row for row in rows if row["arm"] == "int4" and row["seed"] == "2")
     assert (int4["rounds"], int4["tokens"], int4["bytes_a_round"], int4["limit_percent"]) == ("2", "2000", "1000", "0.5")
     assert float(int4["heldout_loss"]) == 4.032 and float(int4["difference_percent"]) == pytest.approx(3 / 4.002, abs=1e-4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from decentra.config import CodecConfig, DataConfig, InnerConfig, ModelConfig, OuterConfig, RunConfig
+from decentra.config import CodecConfig, OuterConfig, RunConfig
+from sims.experiments.paired import sizes
 
 DENSE_OUTER = OuterConfig(inner_steps=30, lr=0.7, momentum=0.9)
 """What DiLoCo takes (arXiv 2311.08105)."""
@@ -47,37 +48,9 @@ ARMS = {
 }
 """data-parallel is the control without local steps: the gradients of all replicas are averaged before each AdamW step."""
 
-FULL = RunConfig(
-    name="codec_sweep",
-    start_members=8,
-    outer=DENSE_OUTER,
-    stop_syncs=40,
-    eval_samples=256,
-    model=ModelConfig(dim=192, num_layers=3, num_heads=6, num_kv_heads=6),
-    data=DataConfig(context=64),
-    inner=InnerConfig(lr=3e-3, warmup_tokens=50_000, batch_samples=4),
-)
-"""A Llama of 2.1 million parameters, 8 replicas, 4 x 64 tokens a step."""
-
-TINY = RunConfig(
-    name="codec_sweep",
-    start_members=3,
-    stop_syncs=2,
-    outer=DENSE_OUTER,
-    eval_samples=4,
-    model=ModelConfig(dim=32, num_layers=1, num_heads=2, num_kv_heads=2, tied=True),
-    data=DataConfig(vocab_size=512, context=32, max_text_bytes=400_000),
-    inner=InnerConfig(lr=3e-3, warmup_tokens=1000, batch_samples=2),
-)
-"""Seconds: to see that it works."""
-
+FULL = dataclasses.replace(sizes.FULL, name="codec_sweep", start_members=8, outer=DENSE_OUTER)
+TINY = dataclasses.replace(sizes.TINY, name="codec_sweep", outer=DENSE_OUTER)
 SIZES = {"full": FULL, "tiny": TINY}
-
-
-def lasting(size: RunConfig, rounds: int) -> RunConfig:
-    """A size of so many rounds, over which the inner rate falls as a cosine."""
-    inner = dataclasses.replace(size.inner, decay_tokens=max(0, rounds * size.planned_tokens - size.inner.warmup_tokens))
-    return dataclasses.replace(size, stop_syncs=rounds, inner=inner)
 
 
 def run_of(arm: Arm, size: RunConfig, seed: int) -> RunConfig:
