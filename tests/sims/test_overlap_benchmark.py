@@ -40,3 +40,10 @@ def test_the_verdict_is_of_medians_beside_the_neighbour(swarm: float, says: str)
     found = {"solo": rates(110.0, 110.0), "neighbour": rates(10.0, 100.0, 101.0), "swarm": rates(swarm, swarm, 500.0)}
     lines = list(lines_of(found, [Round(3.0, 6.0, 0.0, 1.0, 1.0)], "1mbit,10ms", 2))
     assert any(says in line for line in lines) and any("50% of the 6.00 s" in line for line in lines)
+
+
+@pytest.mark.parametrize("wire_s", [1.0, 5.5])
+def test_a_run_whose_rounds_are_far_from_half_of_a_slot_does_not_count(wire_s: float) -> None:
+    found = {name: [Rates((100.0,), (100.0,))] for name in ("solo", "neighbour", "swarm")}
+    lines = list(lines_of(found, [Round(wire_s, 6.0, 0.0, 1.0, 1.0)], "1mbit,10ms", 2))
+    assert any("does not count" in line for line in lines) and not any("holds" in line for line in lines)
