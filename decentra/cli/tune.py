@@ -28,7 +28,7 @@ class Options:
     overlap: int = -1
     """Most overlap steps; default 5."""
     codecs: tuple[str, ...] = ()
-    """Codecs that may be chosen; default fp32, bf16, int8, int4 and fp4, tried in this order as steps grow."""
+    """Codecs that may be chosen; default fp32, bf16, int8 and int4, tried in this order as steps grow."""
     set: bool = False
     """Wish it, as `decentra set` does."""
     json: bool = False

@@ -6,6 +6,7 @@ The node is asked over its own join string, as any onlooker would ask; the wish 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def tune(run: RunConfig, measured: Measured, bytes_an_element: Mapping[str, floa
 
 async def tell_plan(node: Node, member: Member) -> None:
     """Once a few rounds have been measured, say what the run's setting gives here and what would be chosen."""
-    while member.state.sync < SYNCS_BEFORE_PLAN or not member.steps_taken or not member.in_view():
+    while member.state.sync < SYNCS_BEFORE_PLAN or not member.steps_taken or not member.in_view() or math.isinf(member.trip.idle_s):
         await asyncio.sleep(1.0)
     run, machine = member.run.config, member.run.machine
     measured = measured_by(run, [{"measured": measured_of(member)}], len(member.state.members))

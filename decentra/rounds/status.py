@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,17 +102,16 @@ def status_of(member: Member) -> dict[str, Any]:
 
 
 def measured_of(member: Member) -> dict[str, float]:
-    """What this node has measured of itself, for planning: seconds of a step (0 before any) and of one way to a leader, bytes a second of
-    its link, seconds of work in a round.
+    """What this node has measured of itself, for planning: seconds of a step and of one way to a leader (0 before any),
+    bytes a second of its link, seconds of work in a round.
     """
     times = [report.times_s for report in member.history if report.times_s][-ROUNDS_MEASURED:]
     work_s = sum(each["encode"] + each["apply"] for each in times) / max(1, len(times))
     announced = [rate for rate in (member.me.up_bytes_per_s, member.me.down_bytes_per_s) if rate]
-    trip = member.trip
     return {
         "step_s": member.compute_s / max(1, member.steps_taken),
         "rate_bytes_per_s": float(min(announced, default=member.fetcher.rate_bytes_per_s)),
-        "one_way_s": min(trip.idle_s, trip.now_s) / 2,
+        "one_way_s": 0.0 if math.isinf(member.trip.idle_s) else member.trip.idle_s / 2,
         "work_s": work_s,
         "num_elements": member.run.layout.num_elements,
     }

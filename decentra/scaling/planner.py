@@ -18,8 +18,9 @@ ROUND_DELAYS = 17.0
 """One-way delays that the messages of a round take one after the other over a link of endless bandwidth
 (`python -m sims.experiments.utilization_table`, its part on latency: 16.7)."""
 
-LOSS_ORDER = ("fp32", "bf16", "int8", "int4", "fp4")
-"""Codecs from the least lossy on. topk is not among them: it wants feedback and another outer optimizer, which a plan does not choose."""
+LOSS_ORDER = ("fp32", "bf16", "int8", "int4")
+"""Codecs from the least lossy on. fp4 has the size of int4 and loses more (docs/DECISIONS.md); topk wants feedback and another outer
+optimizer, which a plan does not choose."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from decentra.errors import ConfigError
+from decentra.rounds.wishes import WISH_FILE
+from decentra.settings import next_text
 from decentra.transport.weather import LinkWeather
 from sims.experiments.protocol_fuzz.machines import Node
 
@@ -128,6 +133,32 @@ def _slow_disk(schedule: Schedule, node: Node | None = None) -> None:
     schedule.later(schedule.rng.choice((5.0, 20.0)), lambda: setattr(slow.work, "work_s", min(usual, 0.3)))
 
 
+def _wish(schedule: Schedule) -> None:
+    """Operators wish other settings: all the same, or some of them, or nobody what another does."""
+    swarm, rng = schedule.swarm, schedule.rng
+    live = [(node, member) for node, member in schedule.live() if member.in_view()]
+    if not live:
+        return
+    of_all = rng.random() < 0.7
+    wanted = _settings(rng, swarm.fragments)
+    for node, member in live:
+        text = wanted if of_all or rng.random() < 0.5 else _settings(rng, swarm.fragments)
+        with contextlib.suppress(ConfigError):  # it holds already
+            wished = next_text(member.run.founded, member.state.settings, text)
+            swarm.say(f"EVENT {node.name} is asked to wish {wished}")
+            node.files.write(WISH_FILE, wished.encode())
+
+
+def _settings(rng: random.Random, fragments: int) -> dict[str, Any]:
+    steps = rng.choice((4, 8, 14))
+    return {
+        "outer.inner_steps": steps * fragments,
+        "outer.overlap_steps": rng.choice((0, 0, 2, 3)),
+        "codec.up": rng.choice(("int8", "int4", "bf16")),
+        "outer.lr": rng.choice((0.7, 0.4)),
+    }
+
+
 # -- links --------------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +232,7 @@ FAULTS: dict[str, tuple[int, Callable[[Schedule], None]]] = {
     "stall": (1, _stall),
     "freeze": (1, _freeze),
     "slow disk": (1, _slow_disk),
+    "wish": (1, _wish),
     "cut": (1, _cut),
     "cut one way": (1, _cut_one_way),
     "isolate": (1, _isolate),

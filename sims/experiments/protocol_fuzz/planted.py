@@ -176,9 +176,9 @@ def claim_counted_twice() -> AbstractContextManager[None]:
     settle = leases.settle
 
     def settle_wrongly(
-        state: State, claims: dict[PeerId, Intervals], removed: Sequence[PeerId], next_members: Sequence[ViewMember]
+        state: State, claims: dict[PeerId, Intervals], removed: Sequence[PeerId], next_members: Sequence[ViewMember], least: int = 0
     ) -> Transition:
-        return dataclasses.replace(settle(state, {}, removed, next_members), claims=claims)
+        return dataclasses.replace(settle(state, {}, removed, next_members, least), claims=claims)
 
     def move_wrongly(state: State, change: Transition) -> tuple[dict[PeerId, Intervals], int, Intervals]:
         return move_leases(state, dataclasses.replace(change, claims={}))
