@@ -238,7 +238,9 @@ def test_a_provisional_plan_begins_at_the_point_of_one_fragment_and_keeps_it_whe
     one, by_hand = replica(), replica()
     point = {name: p.detach() * 0.5 for name, p in one.model.named_parameters()}
     agreed = {name: p.detach() * 0.25 for name, p in one.model.named_parameters()}
-    ahead = dataclasses.replace(plan(((0, 20),), 5), sync=2, fresh=False, overlap_steps=5, provisional=True)
+    ahead = dataclasses.replace(
+        plan(((0, 20),), 5), sync=2, tokens_last_sync=5 * STEP_TOKENS, fresh=False, overlap_steps=5, provisional=True
+    )  # fmt: skip
     slot = Slot(one, SOURCE, ahead)
     slot.begin(point, HALVES)
     slot.run(5, always)
