@@ -88,7 +88,7 @@ class OuterConfig:
     overlap_steps: tau, inner steps that a trainer goes on for while the round runs, before it takes the outcome over.
     alpha: the share of its own value that a fragment keeps when it does; 0 discards what those steps did to it.
     merge: one of MERGES; mix by alpha, or eager: a replica takes its own contribution over at once and those of the others one
-    outer step later (arXiv 2502.12996).
+    outer step later (arXiv 2502.12996). The round then overlaps with the whole next slot, and neither tau nor alpha is used.
     sync: one of SYNCS; after inner_steps, or when budget_s seconds of a slot are over, however many steps a machine takes in them.
     weights: one of WEIGHTS; of a contribution in the average: tokens, or those with the pseudo-gradient scaled to the mean number of
     steps (normalised).
@@ -110,6 +110,11 @@ class OuterConfig:
     def slot_steps(self) -> int:
         """Inner steps between two syncs."""
         return self.inner_steps // self.fragments
+
+    @property
+    def ahead_steps(self) -> int:
+        """Inner steps of a slot that may be taken before the last sync is decided."""
+        return self.slot_steps if self.merge == "eager" else self.overlap_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +165,7 @@ class RunConfig:
     @property
     def first_lease_samples(self) -> int:
         """Samples that a member is leased before it has claimed any: a slot's, and the next one's where that begins ahead."""
-        return self.slot_samples * (2 if self.outer.overlap_steps else 1)
+        return self.slot_samples * (2 if self.outer.ahead_steps else 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +323,22 @@ def _slots(run: RunConfig) -> Rules:
             f"steps on; use {min(max(0, overlap), longest)}",
         ),
         (0.0 <= outer.alpha <= 1.0, f"outer.alpha = {outer.alpha} must lie in [0, 1]; use {min(max(0.0, outer.alpha), 1.0):g}"),
+        *_eager(outer),
+    ]
+
+
+def _eager(outer: OuterConfig) -> Rules:
+    """What merge = eager leaves no choice of."""
+    mixes, alpha = outer.merge != "eager", OuterConfig().alpha
+    return [
+        (
+            mixes or outer.overlap_steps == 0,
+            f"outer.overlap_steps = {outer.overlap_steps} must be 0 where outer.merge is eager, which overlaps the whole slot; use 0",
+        ),
+        (
+            mixes or outer.alpha == alpha,
+            f"outer.alpha = {outer.alpha:g} is of outer.merge mix, for eager keeps all of its own; leave it at {alpha:g}",
+        ),
     ]
 
 

@@ -42,6 +42,8 @@ class SlotPlan:
     overlap_steps: inner steps to take before anything is taken over, for the last sync is not decided yet: this plan then holds
         as far as that, and the final one, asked for there, from there on. It is never fresh.
     alpha: the share of its own value that the fragment keeps when it takes the anchor over.
+    provisional: before its first step the fragment takes over what stands in the contribution buffer: the point that this
+        replica's own last contribution leads to.
     """
 
     sync: int
@@ -53,6 +55,7 @@ class SlotPlan:
     fresh: bool = True
     overlap_steps: int = 0
     alpha: float = 0.0
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

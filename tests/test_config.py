@@ -99,6 +99,8 @@ def test_what_cannot_be_read_is_refused_with_its_key(tmp_path: Path, text: str, 
         ("[run.outer]\noverlap_steps = -1", "outer.overlap_steps = -1 must lie in 0 to 24"),
         ("[run.outer]\nalpha = 1.5", "outer.alpha = 1.5 must lie in [0, 1]; use 1"),
         ("[run.outer]\nalpha = nan", "outer.alpha = nan must lie in [0, 1]"),
+        ("[run.outer]\nmerge = 'eager'\noverlap_steps = 3", "outer.overlap_steps = 3 must be 0 where outer.merge is eager"),
+        ("[run.outer]\nmerge = 'eager'\nalpha = 0.0", "outer.alpha = 0 is of outer.merge mix"),
     ],
 )
 def test_settings_that_cannot_train_are_refused_with_their_rule(tmp_path: Path, text: str, reason: str) -> None:

@@ -88,6 +88,7 @@ def _plan(slot: trainer_pb2.Slot) -> SlotPlan:
         fresh=slot.fresh,
         overlap_steps=slot.overlap_steps,
         alpha=slot.alpha,
+        provisional=slot.provisional,
     )
 
 

@@ -204,4 +204,5 @@ def _slot(plan: SlotPlan) -> trainer_pb2.Slot:
         fresh=plan.fresh,
         overlap_steps=plan.overlap_steps,
         alpha=plan.alpha,
+        provisional=plan.provisional,
     )

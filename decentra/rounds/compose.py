@@ -42,7 +42,7 @@ def deadline_s(member: Member, start_s: float, attempt: int) -> float:
     member.mark("half")
     half_s = member.marks["half"]
     begun_s, took_s = max(half_s, start_s), half_s - member.round_start_s
-    took_s += head_start_s(took_s, member.ahead_s, outer.overlap_steps, outer.slot_steps)
+    took_s += head_start_s(took_s, member.ahead_s, outer.ahead_steps, outer.slot_steps)
     return close_deadline_s(begun_s - took_s, begun_s, attempt)
 
 

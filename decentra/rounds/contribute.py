@@ -13,7 +13,7 @@ from decentra.codec.base import NotFiniteError
 from decentra.ledger import intervals
 from decentra.ledger.chain import digest
 from decentra.outer.fragments import Fragment
-from decentra.rounds import records
+from decentra.rounds import merge, provisional, records
 from decentra.rounds.contribution import Encoded, cut, encode_contribution
 from decentra.rounds.offers import Offer, lags_too_far
 from decentra.rounds.parts import HeldContribution
@@ -60,7 +60,7 @@ async def train_slots(member: Member) -> None:
 
 async def _goes_ahead(member: Member, plan: SlotPlan, origin: int, offering: asyncio.Future[None]) -> bool:
     """Wait until the next slot may begin before the plan's sync is decided, or it is decided."""
-    if not member.run.config.outer.overlap_steps:
+    if not member.run.config.outer.ahead_steps:
         await offering
     while member.state.sync == plan.sync and member.origin == origin and not member.is_done():
         if may_train_ahead(member, offering):
@@ -90,11 +90,13 @@ def may_train(member: Member) -> bool:
 
 def may_train_ahead(member: Member, offering: asyncio.Future[None]) -> bool:
     """Whether this member may take inner steps for the next sync already: its replica holds what it offers for the due one."""
-    if not member.run.config.outer.overlap_steps or member.carried.fresh or _is_behind(member):
+    if not member.run.config.outer.ahead_steps or member.carried.fresh or _is_behind(member):
         return False
     if member.leaving or not member.in_view() or member.run.is_done(member.state.sync + 1, member.state.tokens):
         return False
     if offering.done() and member.own is None:
+        return False
+    if member.run.config.outer.merge == "eager" and member.carried.point_sync != member.state.sync:
         return False
     return intervals.total(member.state.leases.get(member.peer, ())) > member.carried.samples > 0
 
@@ -120,7 +122,7 @@ def mind_lag(member: Member, share_done: float, heard: Collection[PeerId]) -> No
     member.came_back = False
     done, planned = progress(member)
     outer = member.run.config.outer
-    lag = share_done - (done / planned if planned and "slot" in member.marks else 0.0) - outer.overlap_steps / outer.slot_steps
+    lag = share_done - (done / planned if planned and "slot" in member.marks else 0.0) - outer.ahead_steps / outer.slot_steps
     others = [p for p in member.state.expected() if p in heard and p != member.peer]
     if member.own is None and lags_too_far(lag, len(others) + 1):
         member.ports.note(f"sync {member.state.sync}: the others have done {share_done:.0%} of it; this node sits it out")
@@ -137,6 +139,7 @@ def make_plan(member: Member, ahead: bool = False) -> SlotPlan:
     """
     state, outer = member.state, member.run.config.outer
     evaluator = min(state.expected(), key=lambda peer: digest("decentra/evaluate", member.hash, peer.encode()))
+    at_once = member.carried.point_sync >= 0 and member.carried.point_sync == state.sync + ahead - 1
     return SlotPlan(
         sync=state.sync + ahead,
         lease=intervals.split(state.leases.get(member.peer, ()), member.carried.samples)[1],
@@ -145,7 +148,9 @@ def make_plan(member: Member, ahead: bool = False) -> SlotPlan:
         tokens_last_sync=state.tokens_last_sync,
         evaluate=evaluator == member.peer and not ahead and state.sync % outer.fragments == 0,
         fresh=member.carried.fresh,
-        overlap_steps=ahead * outer.overlap_steps,
+        overlap_steps=ahead * outer.ahead_steps,
+        alpha=float(at_once),
+        provisional=at_once,
     )
 
 
@@ -197,14 +202,12 @@ def _is_void(member: Member, plan: SlotPlan) -> bool:
 async def _final_plan(member: Member, plan: SlotPlan, offering: asyncio.Future[None]) -> SlotPlan:
     """A slot that began ahead, once the last offer is made and its sync decided.
 
-    Where that counted this replica's offer, its fragment keeps its share of its own value (mixing factor alpha, Streaming
-    DiLoCo, arXiv 2501.18512); else it takes the anchor as it is.
+    Where that counted this replica's offer, its fragment keeps its share of its own value; else it takes the anchor as it is.
     """
     await asyncio.shield(offering)
     while member.state.sync < plan.sync:
         await member.changed.wait(1.0)
-    alpha = member.run.config.outer.alpha if member.carried.counted else 0.0
-    return dataclasses.replace(make_plan(member), alpha=alpha)
+    return dataclasses.replace(make_plan(member), alpha=merge.share_kept(member.run.config.outer, member.carried.counted))
 
 
 async def offer(member: Member, result: SlotResult, origin: int) -> None:
@@ -224,6 +227,8 @@ async def offer(member: Member, result: SlotResult, origin: int) -> None:
         member.sits_out_sync = result.sync
         member.carried.restart()
         return
+    if member.run.config.outer.merge == "eager":
+        await provisional.go_on_at_once(member, result.sync, tokens, made.packed)
     if member.origin != origin:
         return
     fragments = len(machine.fragments)
@@ -256,8 +261,8 @@ def _encode(member: Member, fragment: Fragment) -> Encoded:
     if machine.feedback and counted is not None:
         num_elements = fragment.num_chunks * CHUNK_ELEMENTS
         before = member.residuals.before(fragment.index, counted.last_roots[fragment.index], num_elements)
-    anchor, local = member.tensors.anchor[where], member.ports.trainer.local[where]
-    return encode_contribution(machine.codecs[machine.up], anchor, local, before, machine.feedback)
+    base, local = provisional.base_of(member, fragment), member.ports.trainer.local[where]
+    return encode_contribution(machine.codecs[machine.up], base, local, before, machine.feedback)
 
 
 def _write_down(member: Member, named: Offer, made: Encoded) -> None:

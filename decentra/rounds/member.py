@@ -63,7 +63,7 @@ class Member:
         """The sync that the trainer is at work for; -1 between two slots."""
         self.takes_over: tuple[Part, ...] = ()
         self.failing: set[PeerId] = set()
-        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments), run.config.outer.overlap_steps > 0)
+        self.residuals, self.carried = Residuals(ports.store.files), Carried(len(run.machine.fragments), run.config.outer.ahead_steps > 0)
         self.attempt = 0
         self.beats: dict[PeerId, Beat] = {}
         self.leader_heard: tuple[PeerId, ...] = ()
@@ -306,7 +306,8 @@ class Member:
     def _moved(self, entry: Entry, state: State, state_hash: Digest, certified: bytes, ballot: int) -> None:
         before, self.state, self.hash, self.last_certified = self.state, state, state_hash, certified
         if entry.sync is not None:
-            self.carried.decided(self.own is not None and self.own.root in {c.root for c in entry.counted})
+            counted = self.own is not None and self.own.root in {c.root for c in entry.counted}
+            self.carried.decided(counted, self.run.machine.due(entry.sync).index)
         if not self.in_view():
             self.carried.restart()
         self.mark("applied")

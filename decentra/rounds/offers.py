@@ -115,8 +115,10 @@ def head_start_s(took_s: float, ahead_s: float, overlap_steps: int, slot_steps: 
 
     The half took less than a slot then, but who starts with the round takes a whole one, and has until twice that after the
     round's start, as without overlap. ahead_s: how long before it the half began; that round may have stood still, so no more
-    counts than the overlap steps can have taken.
+    counts than the overlap steps can have taken. Where a whole slot overlaps, nothing tells how long one takes.
     """
+    if overlap_steps >= slot_steps:
+        return 2 * ahead_s
     most_s = max(took_s, STRAGGLER_FLOOR_S) * overlap_steps / (slot_steps - overlap_steps)
     return 2 * min(ahead_s, most_s)
 

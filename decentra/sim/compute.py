@@ -36,6 +36,7 @@ class SimTrainer:
     async def train(self, plan: SlotPlan, final: Awaitable[SlotPlan] | None = None) -> SlotResult:
         """See rounds.ports.TrainerPort. Steps are taken when their time is over, so an abandoned slot costs little."""
         slot = Slot(self._replica, self._source, plan, self._heldout)
+        slot.begin(self._local_views, self._names)
         try:
             if final is not None:
                 await self._pass(0, plan.overlap_steps, plan.num_steps)

@@ -37,7 +37,7 @@ class OuterPlug(Protocol):
 
     @property
     def local(self) -> Views:
-        """Where a slot's end goes; filled before `contribute` is called."""
+        """Where a slot's end goes; filled before `contribute` is called. A provisional plan finds there what it begins with."""
 
     @property
     def fragments(self) -> Sequence[Collection[str]]:
@@ -60,6 +60,7 @@ def train(replica: Replica, source: Source, plug: OuterPlug, heldout: Heldout | 
     """Train slot by slot until the plug has no more."""
     while (plan := plug.next_slot()) is not None:
         slot = Slot(replica, source, plan, heldout)
+        slot.begin(plug.local, plug.fragments)
         try:
             if plan.overlap_steps:
                 slot.run(plan.overlap_steps, plug.progress)
@@ -87,6 +88,11 @@ class Slot:
         self.num_steps = self._num_samples = 0
         self._losses = self._compute_s = 0.0
         self._heldout_loss: float | None = None
+
+    def begin(self, local: Views, fragments: Sequence[Collection[str]]) -> None:
+        """Take the provisional point of the fragment that was synced last, where the plan has one."""
+        if self._plan.provisional:
+            copy_in(self._replica.model, local, fragments[(self._plan.sync - 1) % len(fragments)])
 
     def take_over(self, plan: SlotPlan, anchor: Views, fragments: Sequence[Collection[str]]) -> None:
         """Take the plan's share of the anchor, and measure the anchor where the plan asks for it; go on by this plan."""

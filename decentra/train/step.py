@@ -56,6 +56,8 @@ def copy_in(model: nn.Module, views: Views, names: Collection[str] | None = None
 
     alpha 0 gives the views' own bits, 1 leaves all as it is. Raises KeyError where a name is missing.
     """
+    if alpha == 1.0:
+        return
     for parameter, view in _pairs(model, views, names):
         if alpha:
             parameter.lerp_(view.to(parameter.device), 1.0 - alpha)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from decentra.config import RunConfig
+from decentra.config import OuterConfig, RunConfig
 from decentra.identity.keys import Identity
 from decentra.identity.tls import tls_material
 from decentra.ledger.chain import digest
@@ -27,7 +27,9 @@ from decentra.wire.v1 import swarm_pb2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "oracle"))
 
-from test_oracle import retrace
+from diloco import Oracle
+from test_eager import oracle_of as eager
+from test_oracle import retrace, streaming
 
 PEERS = 3
 WITHIN_S = 90.0
@@ -103,13 +105,21 @@ def hashes(cluster: Cluster) -> list[list[tuple[int, str]]]:
     return [[(report.entry, report.state_hash) for report in member.history] for member in members(cluster)]
 
 
-@pytest.fixture()
-def scenario(small_run: RunConfig) -> Scenario:
-    run = dataclasses.replace(small_run, snapshot_every=1000)
-    return Scenario(name="grpc", peers=PEERS, link="1gbit,1ms", step_s=0.02, work_s=0.0, run=run)
+WAYS: list[tuple[OuterConfig, Callable[[Cluster], Oracle | None]]] = [
+    (OuterConfig(inner_steps=5), lambda cluster: None),
+    (OuterConfig(inner_steps=10, fragments=2, overlap_steps=3), streaming),
+    (OuterConfig(inner_steps=10, fragments=2, merge="eager"), eager),
+]
+"""Each with its oracle; None: that of DiLoCo."""
 
 
-def test_three_peers_over_grpc_retrace_the_virtual_clock_and_the_oracle(scenario: Scenario, data_folder: Path) -> None:
+@pytest.mark.parametrize(("outer", "oracle_of"), WAYS, ids=["plain", "overlap", "eager"])
+def test_three_peers_over_grpc_retrace_the_virtual_clock_and_the_oracle(
+    small_run: RunConfig, data_folder: Path, outer: OuterConfig, oracle_of: Callable[[Cluster], Oracle | None]
+) -> None:
+    model = dataclasses.replace(small_run.model, num_layers=outer.fragments)
+    run = dataclasses.replace(small_run, snapshot_every=1000, outer=outer, model=model)
+    scenario = Scenario(name="grpc", peers=PEERS, link="1gbit,1ms", step_s=0.02, work_s=0.0, run=run)
     corpus = Corpus.of(scenario.run, data_folder)
     virtual = Cluster(scenario, corpus, lambda line: None)
     clock.run(story(virtual))
@@ -134,5 +144,5 @@ def test_three_peers_over_grpc_retrace_the_virtual_clock_and_the_oracle(scenario
         assert torch.equal(member.tensors.anchor.view(torch.int32), theirs.tensors.anchor.view(torch.int32))
         assert torch.equal(member.tensors.momentum.view(torch.int32), theirs.tensors.momentum.view(torch.int32))
         assert min(member.ports.transport.counters()) > 100_000
-    oracle = retrace(real)
+    oracle = retrace(real, oracle_of(real))
     assert [len(losses) for losses in oracle.losses] == [PEERS] * 5

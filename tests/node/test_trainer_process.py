@@ -148,12 +148,18 @@ def test_a_trainer_that_dies_is_replaced_and_its_slot_handed_out_again(pieces: P
     assert len(pieces.notes) == 1 and "died with code -9" in pieces.notes[0] and "restart 1 of 5" in pieces.notes[0]
 
 
-def test_a_slot_that_begins_ahead_waits_in_the_process_for_its_final_plan(pieces: Pieces, small_run: RunConfig, data_folder: Path) -> None:
-    ahead = dataclasses.replace(plan(5, sync=1), lease=((20, 40),), evaluate=False, fresh=False, overlap_steps=2)
-    final = dataclasses.replace(ahead, overlap_steps=0, alpha=0.5)
+@pytest.mark.parametrize(("overlap", "alpha", "eager"), [(2, 0.5, False), (5, 1.0, True)])
+def test_a_slot_that_begins_ahead_waits_in_the_process_for_its_final_plan(
+    pieces: Pieces, small_run: RunConfig, data_folder: Path, overlap: int, alpha: float, eager: bool
+) -> None:
+    ahead = dataclasses.replace(
+        plan(5, sync=1), lease=((20, 40),), evaluate=False, fresh=False, overlap_steps=overlap, provisional=eager
+    )  # fmt: skip
+    final = dataclasses.replace(ahead, overlap_steps=0, alpha=alpha)
 
     async def two_slots(port: ProcessTrainer | SimTrainer, known: asyncio.Future[SlotPlan]) -> SlotResult:
         await port.train(plan(5))
+        port.local.add_(pieces.shared.anchor).mul_(0.5)
         return await port.train(ahead, known)
 
     async def alone() -> torch.Tensor:
@@ -170,9 +176,9 @@ def test_a_slot_that_begins_ahead_waits_in_the_process_for_its_final_plan(pieces
         pieces.supervisor.start()
         known: asyncio.Future[SlotPlan] = asyncio.get_running_loop().create_future()
         training = asyncio.ensure_future(two_slots(pieces.port, known))
-        await until(lambda: pieces.port.progress()[0] == 2 or training.done())
+        await until(lambda: pieces.port.progress()[0] == overlap or training.done())
         await asyncio.sleep(0.3)
-        assert pieces.port.progress() == (2, 5), "it goes on without its final plan"
+        assert pieces.port.progress() == (overlap, 5), "it goes on without its final plan"
         known.set_result(final)
         result = await asyncio.wait_for(training, WITHIN_S)
         assert (result.sync, result.num_steps, result.num_samples) == (1, 5, 20) and 0.2 < result.wait_s < WITHIN_S

@@ -1,5 +1,7 @@
 """What a replica carries uncounted: claimed by the next offer, or dropped with the replica."""
 
+import torch
+
 from decentra.rounds.carried import Carried
 from decentra.types import SlotPlan, SlotResult
 
@@ -63,3 +65,30 @@ def test_with_overlap_a_replica_that_was_counted_goes_on_and_one_that_was_left_o
     carried.took(plan(False), result(40))
     carried.decided(False)
     assert (carried.samples, carried.fresh, carried.counted) == (0, True, False)
+
+
+def test_a_provisional_point_lasts_until_its_sync_leaves_the_replica_out_or_the_replica_starts_anew():
+    points = [torch.full((2,), float(sync)) for sync in range(4)]
+    carried = Carried(2, overlaps=True)
+    carried.took(plan(True), result(40))
+    for sync in range(2):
+        carried.goes_on_from(sync, points[sync])
+        carried.decided(True, sync % 2)
+        carried.took(plan(False), result(40))
+    assert (carried.points, carried.point_sync) == ({0: points[0], 1: points[1]}, 1)
+    carried.goes_on_from(2, points[2])
+    carried.decided(False, 0)
+    assert (carried.points, carried.point_sync, carried.fresh) == ({1: points[1]}, -1, False)
+    assert carried.samples == 40, "the next offer claims what was left out"
+    carried.took(plan(False), result(40))
+    carried.goes_on_from(3, points[3])
+    carried.took(plan(False), None)
+    assert (carried.points, carried.point_sync, carried.fresh) == ({}, -1, True)
+
+
+def test_with_one_fragment_a_provisional_point_that_was_left_out_goes_with_the_replica():
+    carried = Carried(1, overlaps=True)
+    carried.took(plan(True), result(40))
+    carried.goes_on_from(0, torch.zeros(2))
+    carried.decided(False, 0)
+    assert (carried.points, carried.point_sync, carried.fresh, carried.samples) == ({}, -1, True, 0)

@@ -108,6 +108,7 @@ def test_who_starts_with_a_round_has_twice_the_time_of_a_slot_though_the_half_be
     assert head_start_s(10.0, 5000.0, 0, 10) == 0.0
     assert head_start_s(2.0 * STRAGGLER_FLOOR_S, 5000.0, 5, 10) == 4.0 * STRAGGLER_FLOOR_S, "a round that stood still"
     assert head_start_s(0.1, 5.0, 9, 10) == 10.0, "a last step tells little of how long the others took"
+    assert head_start_s(0.1, 5000.0, 10, 10) == 10_000.0, "no step is left to tell how long one takes"
 
 
 def test_members_speak_fifty_times_in_what_a_phase_still_takes_and_ever_more_often_towards_its_end() -> None:

@@ -23,6 +23,8 @@ FOUND = {  # bug: (seed, what the watch says of it)
     "dead incarnation heard": (3, "hears an incarnation that ended"),
     "replica kept": (24, "its replica carries ids"),
     "one fragment taken over": (53, "is not against the anchor"),
+    "last contribution sent twice": (0, "is not what its replica did"),
+    "point kept": (81, "is not what its replica did"),
 }
 
 

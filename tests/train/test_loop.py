@@ -233,6 +233,29 @@ def test_a_slot_that_began_ahead_takes_over_one_fragment_after_its_overlap_steps
     assert all(torch.equal(anchor[name], plug.anchor[name]) for name in anchor)
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_provisional_plan_begins_at_the_point_of_one_fragment_and_keeps_it_where_it_was_counted(counted: bool) -> None:
+    one, by_hand = replica(), replica()
+    point = {name: p.detach() * 0.5 for name, p in one.model.named_parameters()}
+    agreed = {name: p.detach() * 0.25 for name, p in one.model.named_parameters()}
+    ahead = dataclasses.replace(
+        plan(((0, 20),), 5), sync=2, tokens_last_sync=5 * STEP_TOKENS, fresh=False, overlap_steps=5, provisional=True
+    )  # fmt: skip
+    slot = Slot(one, SOURCE, ahead)
+    slot.begin(point, HALVES)
+    slot.run(5, always)
+    slot.take_over(dataclasses.replace(ahead, alpha=float(counted)), agreed, HALVES)
+    slot.run(5, always)
+    parameters = dict(by_hand.model.named_parameters())
+    for name in HALVES[1]:
+        parameters[name].data = point[name].clone()
+    train_plain(by_hand, SOURCE, 5)
+    for name in () if counted else HALVES[1]:
+        parameters[name].data = agreed[name]
+    assert_same_bits(one, parameters)
+    assert slot.result().num_steps == 5
+
+
 def test_a_slot_that_is_abandoned_at_its_take_over_is_begun_again() -> None:
     one = replica()
     plug = Streaming(one, 3, 4, 2, 0.5)

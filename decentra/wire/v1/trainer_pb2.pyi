@@ -44,7 +44,7 @@ class FinalSlotRequest(_message.Message):
     def __init__(self, sync: _Optional[int] = ...) -> None: ...
 
 class Slot(_message.Message):
-    __slots__ = ("stop", "sync", "lease", "num_steps", "tokens_committed", "tokens_last_sync", "evaluate", "fresh", "overlap_steps", "alpha")
+    __slots__ = ("stop", "sync", "lease", "num_steps", "tokens_committed", "tokens_last_sync", "evaluate", "fresh", "overlap_steps", "alpha", "provisional")
     STOP_FIELD_NUMBER: _ClassVar[int]
     SYNC_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class Slot(_message.Message):
     FRESH_FIELD_NUMBER: _ClassVar[int]
     OVERLAP_STEPS_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
+    PROVISIONAL_FIELD_NUMBER: _ClassVar[int]
     stop: bool
     sync: int
     lease: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Interval]
@@ -65,7 +66,8 @@ class Slot(_message.Message):
     fresh: bool
     overlap_steps: int
     alpha: float
-    def __init__(self, stop: _Optional[bool] = ..., sync: _Optional[int] = ..., lease: _Optional[_Iterable[_Union[_swarm_pb2.Interval, _Mapping]]] = ..., num_steps: _Optional[int] = ..., tokens_committed: _Optional[int] = ..., tokens_last_sync: _Optional[int] = ..., evaluate: _Optional[bool] = ..., fresh: _Optional[bool] = ..., overlap_steps: _Optional[int] = ..., alpha: _Optional[float] = ...) -> None: ...
+    provisional: bool
+    def __init__(self, stop: _Optional[bool] = ..., sync: _Optional[int] = ..., lease: _Optional[_Iterable[_Union[_swarm_pb2.Interval, _Mapping]]] = ..., num_steps: _Optional[int] = ..., tokens_committed: _Optional[int] = ..., tokens_last_sync: _Optional[int] = ..., evaluate: _Optional[bool] = ..., fresh: _Optional[bool] = ..., overlap_steps: _Optional[int] = ..., alpha: _Optional[float] = ..., provisional: _Optional[bool] = ...) -> None: ...
 
 class ProgressRequest(_message.Message):
     __slots__ = ("sync", "steps_done", "loss", "num_tokens", "compute_s", "heldout_loss")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from decentra.codec.base import encode
 from decentra.ledger.apply import fragment_roots
 from decentra.ledger.chain import entry_digest
 from decentra.ledger.entry import Counted, Entry
@@ -24,6 +25,7 @@ from decentra.rounds.view import is_quorum
 from decentra.types import Digest, PeerId
 from decentra.wire.v1 import swarm_pb2
 from sims.experiments.protocol_fuzz.machines import Node
+from sims.experiments.protocol_fuzz.watched import WatchedResiduals
 
 if TYPE_CHECKING:
     from sims.experiments.protocol_fuzz.swarm import Swarm
@@ -259,10 +261,20 @@ class Watch:
         member = node.member
         stands = member is not None and member.state.sync == message.sync and not member.moves.running()
         if member is not None and stands and node.peer not in self.spoilt:
-            due = member.run.machine.due(message.sync).elements
-            if not torch.equal(node.trainer.base[due], member.tensors.anchor[due]):
+            due, index = member.run.machine.due(message.sync).elements, message.fragment
+            if index not in node.trainer.own_points and not torch.equal(node.trainer.base[due], member.tensors.anchor[due]):
                 self._fail(node, f"its contribution to sync {message.sync} is not against the anchor of the fragment's last sync")
+            if (drift := node.trainer.drift.get(message.sync)) is not None:
+                added = member.residuals.added.get(index) if isinstance(member.residuals, WatchedResiduals) else None
+                self._check_drift(node, message.sync, root, drift if added is None else drift + added)
         self.swarm.spring("offered", node)
+
+    def _check_drift(self, node: Node, sync: int, root: Digest, drift: torch.Tensor) -> None:
+        """A contribution is what its replica did since it last took the fragment over, and what encoding lost before: sent once."""
+        assert self.swarm.run is not None
+        machine = self.swarm.run.machine
+        if not torch.equal(encode(machine.codecs[machine.up], drift), self._packed[root]):
+            self._fail(node, f"its contribution to sync {sync} is not what its replica did since it took the fragment over")
 
     # -- states -----------------------------------------------------------------------------------------------------
 

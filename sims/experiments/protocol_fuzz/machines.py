@@ -79,22 +79,31 @@ class CheapTrainer:
         self.carried: Intervals = ()
         """Ids in the replica: trained since it last started at the anchor as a whole."""
         self.base = torch.zeros_like(anchor)
-        """The anchor as each fragment of the replica last took it over."""
+        """Where each fragment of the replica was last taken over: the anchor as it was then, or a provisional point of its own."""
+        self.own_points: set[int] = set()
+        """Fragments whose base is a provisional point."""
+        self.drift: dict[int, torch.Tensor] = {}
+        """By sync, the newest two: base - local of the due fragment at the end of its slot."""
         self._anchor, self._seed, self._fragments, self._progress = anchor, seed, fragments, (0, 0)
         self._replica = torch.zeros_like(anchor)
 
     async def train(self, plan: SlotPlan, final: Awaitable[SlotPlan] | None = None) -> SlotResult:
         """See rounds.ports.TrainerPort."""
         steps = 0
+        synced = (plan.sync - 1) % len(self._fragments)
+        own = (self.local if plan.provisional else self._replica)[self._fragments[synced].elements].clone()
+        provisional = plan.provisional
         try:
             if final is not None:
                 steps = await self._pass(0, plan.overlap_steps, plan)
                 plan = await final
             start, base = self._anchor.clone(), self._anchor.clone()
+            own_points = set()
             if not plan.fresh:
-                synced = self._fragments[(plan.sync - 1) % len(self._fragments)].elements
-                start, start[synced] = self._replica.clone(), torch.lerp(start[synced], self._replica[synced], plan.alpha)
-                base, base[synced] = self.base.clone(), base[synced]
+                where, agreed = self._fragments[synced].elements, start[self._fragments[synced].elements]
+                start, start[where] = self._replica.clone(), torch.lerp(agreed, own, plan.alpha)
+                base, base[where] = self.base.clone(), own if provisional and plan.alpha == 1.0 else agreed
+                own_points = {*self.own_points - {synced}, *([synced] if provisional and plan.alpha == 1.0 else [])}
             steps = await self._pass(steps, plan.num_steps, plan)
         except asyncio.CancelledError:
             self.abandoned += 1
@@ -104,9 +113,11 @@ class CheapTrainer:
         samples = steps * BATCH_SAMPLES
         trained = intervals.split(plan.lease, samples)[0]
         generator = torch.Generator().manual_seed(1000 * plan.sync + self._seed + 7919 * (trained[0][0] if trained else 0))
-        self._replica, self.base = start + torch.randn(start.shape, generator=generator), base
+        self._replica, self.base, self.own_points = start + torch.randn(start.shape, generator=generator), base, own_points
         due = self._fragments[plan.sync % len(self._fragments)].elements
         self.local[due] = self._replica[due]
+        self.drift = {known: drift for known, drift in self.drift.items() if known == plan.sync - 1}
+        self.drift[plan.sync] = base[due] - self._replica[due]
         self.carried = intervals.join(() if plan.fresh else self.carried, trained)
         if plan.sync == self.spoiled_sync:
             self.local[due.start] = float("nan")

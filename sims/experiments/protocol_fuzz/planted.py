@@ -21,7 +21,8 @@ from decentra.ledger.files import MemoryFiles
 from decentra.ledger.state import Member as ViewMember
 from decentra.ledger.state import State, Transition, move_leases
 from decentra.ledger.store import Store, Vote
-from decentra.rounds import accept, ballot, compose, contribute, exchange, lead, leases, life, meeting, records
+from decentra.outer.fragments import Fragment
+from decentra.rounds import accept, ballot, compose, contribute, exchange, lead, leases, life, meeting, provisional, records
 from decentra.rounds.carried import Carried
 from decentra.rounds.member import Member
 from decentra.rounds.offers import Offer, OfferBook
@@ -261,11 +262,33 @@ def one_fragment_taken_over() -> AbstractContextManager[None]:
     """A replica that missed two syncs takes over the fragment of the last one alone."""
     decided = Carried.decided
 
-    def as_if_the_first(carried: Carried, counted: bool) -> None:
+    def as_if_the_first(carried: Carried, counted: bool, fragment: int) -> None:
         carried.behind = 0
-        decided(carried, counted)
+        decided(carried, counted, fragment)
 
     return patched((Carried, "decided", as_if_the_first))
+
+
+def last_contribution_sent_twice() -> AbstractContextManager[None]:
+    """Where merges are eager, a contribution is against the agreed anchor, not the point that the replica went on from."""
+
+    def base_of(member: Member, fragment: Fragment) -> torch.Tensor:
+        return member.tensors.anchor[fragment.elements]
+
+    return patched((provisional, "base_of", base_of))
+
+
+def point_kept() -> AbstractContextManager[None]:
+    """Where merges are eager, a replica that was left out goes on from its provisional point's base all the same."""
+    decided = Carried.decided
+
+    def forgetful(carried: Carried, counted: bool, fragment: int) -> None:
+        points = dict(carried.points)
+        decided(carried, counted, fragment)
+        if not carried.fresh:
+            carried.points.update(points)
+
+    return patched((Carried, "decided", forgetful))
 
 
 PLANTED: dict[str, Callable[[], AbstractContextManager[None]]] = {
@@ -281,5 +304,7 @@ PLANTED: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "dead incarnation heard": dead_incarnation_heard,
     "replica kept": replica_kept,
     "one fragment taken over": one_fragment_taken_over,
+    "last contribution sent twice": last_contribution_sent_twice,
+    "point kept": point_kept,
 }
 """By the name that --planted takes."""

@@ -65,6 +65,7 @@ class Processes:
     fragments: int = 1
     slot_steps: int = 10
     overlap_steps: int = 0
+    merge: str = "mix"
     board: MemoryBoard = field(default_factory=MemoryBoard)
     nodes: list[Node] = field(default_factory=list)
     run: Run | None = None
@@ -160,7 +161,9 @@ class Processes:
             start_members=self.start_members,
             stop_syncs=self.stop_syncs,
             snapshot_every=self.snapshot_every,
-            outer=OuterConfig(inner_steps=self.slot_steps * self.fragments, fragments=self.fragments, overlap_steps=self.overlap_steps),
+            outer=OuterConfig(
+                inner_steps=self.slot_steps * self.fragments, fragments=self.fragments, overlap_steps=self.overlap_steps, merge=self.merge
+            ),
             codec=self.codec,
         )
         layout = arranged(((f"layers.{i}.w", (4096 - i,)) for i in range(self.chunks)), self.fragments)

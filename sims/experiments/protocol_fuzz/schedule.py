@@ -42,6 +42,7 @@ class Shape:
     chunks: int
     fragments: int
     overlap_steps: int
+    merge: str
     codec: CodecConfig
     strikes: int
     scenario: str
@@ -50,6 +51,7 @@ class Shape:
     def of(cls, seed: int) -> Shape:
         """Small swarms more often: they are where a single machine decides."""
         rng = random.Random(f"shape/{seed}")
+        eager = random.Random(f"merge/{seed}").random() < 0.3
         size = rng.random()
         peers = rng.randint(2, 5) if size < 0.6 else rng.randint(6, 9) if size < 0.9 else rng.randint(10, MAX_PEERS)
         return cls(
@@ -60,7 +62,8 @@ class Shape:
             work_s=rng.choice((0.002, 0.002, 0.05, 0.3)),
             chunks=rng.randint(3, 9) if peers < 10 else 4,
             fragments=rng.choice((1, 2)),
-            overlap_steps=rng.choice((0, 0, 2, 5)),
+            overlap_steps=rng.choice((0, 0, 2, 5)) * (not eager),
+            merge="eager" if eager else "mix",
             codec=CodecConfig(aggregate=rng.choice(("reduce", "reduce", "gather")), feedback=rng.choice((0.0, 1.0))),
             strikes=rng.randint(3, 14) if peers < 10 else rng.randint(2, 5),
             scenario=rng.choice((*SCENARIOS, *[""] * 5)),
@@ -79,6 +82,7 @@ class Shape:
             fragments=self.fragments,
             slot_steps=10 if self.peers < 10 else 6,
             overlap_steps=self.overlap_steps,
+            merge=self.merge,
         )
 
 

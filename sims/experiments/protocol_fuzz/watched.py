@@ -58,10 +58,13 @@ class WatchedResiduals(Residuals):
         super().__init__(residuals._files)
         self._swarm = swarm
         self._sent: dict[int, Digest | None] = {}
+        self.added: dict[int, torch.Tensor | None] = {}
+        """By fragment: what the last contribution made of it was made with."""
 
     def before(self, fragment: int, counted_root: str, num_elements: int) -> torch.Tensor | None:
         found = super().before(fragment, counted_root, num_elements)
         self._sent[fragment] = None if found is None else bytes_block(found.numpy().tobytes())
+        self.added[fragment] = found
         return found
 
     def keep(self, fragment: int, root: str, residual: torch.Tensor) -> None:
