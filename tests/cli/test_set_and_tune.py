@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from decentra.build import wiring
 from decentra.cli.main import main
 from decentra.config import RunConfig
 from decentra.errors import SetupError
 from decentra.node import wishing
 from decentra.node.wishing import Sight
+from decentra.rounds.status import status_of
 from decentra.rounds.wishes import WISH_FILE
 from decentra.settings import next_text
 from decentra.sim import clock
@@ -24,8 +29,6 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture()
 def sight(tmp_path: Path, small_run: RunConfig, small_swarm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Sight:
     """What the second of three members of a swarm, and its peers, say; its state directory is the present one."""
-    from decentra.rounds.status import status_of
-
     async def told() -> list[dict[str, Any]]:
         return [json.loads(json.dumps(status_of(node.member))) for node in small_swarm.nodes if node.member is not None]
 
@@ -94,11 +97,14 @@ def test_without_a_measurement_there_is_no_plan(capsys: Captured, sight: Sight) 
     assert "nothing is measured; ask again in a while" in capsys.readouterr().err
 
 
+def test_a_node_says_once_what_its_settings_give_and_what_would_be_chosen(small_swarm: Cluster) -> None:
+    member = next(n.member for n in small_swarm.nodes if n.member is not None and math.isfinite(n.member.trip.idle_s))
+    said: list[str] = []
+    clock.run(wishing.tell_plan(SimpleNamespace(note=said.append), member))  # type: ignore[arg-type]
+    assert len(said) == 2 and said[0].startswith("measured: a step 200 ms, a link of ") and said[1].startswith("for 95%: H ")
+
+
 def test_a_node_that_has_not_run_is_named(tmp_path: Path, small_swarm: Cluster) -> None:
-    import asyncio
-
-    from decentra.build import wiring
-
     assert small_swarm.run is not None
     (tmp_path / "manifest.bin").write_bytes(small_swarm.run.manifest)
     with pytest.raises(SetupError, match="has not run yet; start it: decentra node --state"):

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from decentra.errors import ConfigError
-from decentra.rounds import compose, records, wishes
+from decentra.errors import ConfigError, RefusedError
+from decentra.rounds import bounds, compose, exchange, records, wishes
 from decentra.rounds.contribute import make_plan
 from decentra.settings import next_text
 from decentra.wire.v1 import swarm_pb2
@@ -195,3 +195,40 @@ def test_each_lie_about_wishes_is_refused_for_its_own_reason():
         await swarm.finish(120)
 
     swarm_of(3, story)
+
+
+def test_a_wish_that_another_signed_counts_once_and_one_that_is_too_large_is_refused(monkeypatch):
+    async def story(swarm):
+        one, thief, true = swarm.nodes[1], swarm.nodes[2], wishes.own
+        text = ask(swarm, one, **{"inner.lr": 1e-3})
+
+        def stolen(member):
+            return true(one.member) if member.peer == thief.peer else true(member)
+
+        monkeypatch.setattr(wishes, "own", stolen)
+        await next_sync(swarm, 3)
+        assert swarm.newest().state.settings == ""
+        member = swarm.member(0)
+        await swarm.until(lambda: member.hash == swarm.member(2).hash, what="both at one entry")
+        beat = exchange.heartbeat(swarm.member(2)).heartbeat
+        beat.wish.payload = b"x" * bounds.MAX_WISH_BYTES
+        with pytest.raises(RefusedError, match=f"its wish of {beat.wish.ByteSize()} bytes is over the limit"):
+            exchange.hear(member, thief.peer, beat)
+        monkeypatch.setattr(wishes, "own", true)
+        ask(swarm, thief, **{"inner.lr": 1e-3})
+        await agreed(swarm, text)
+        await swarm.finish(120)
+
+    swarm_of(3, story)
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"{", b'{"change":1,"set":{"seed":3}}', b'{"change":1,"set":{"outer.inner_steps":0}}'])
+def test_a_wish_file_that_cannot_be_is_dropped_with_its_reason(raw):
+    async def story(swarm):
+        swarm.nodes[1].files.write(wishes.WISH_FILE, raw)
+        await swarm.sleep(3)
+        assert swarm.nodes[1].files.read(wishes.WISH_FILE) is None and swarm.member(1).wish == ""
+        await swarm.finish(120)
+
+    swarm = swarm_of(2, story, stop_syncs=4)
+    assert any("the wish for other settings is dropped: " in line for line in swarm.trace)
