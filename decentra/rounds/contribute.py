@@ -122,8 +122,8 @@ def land(member: Member, share_done: float) -> None:
         return
     outer = member.run.config.outer
     member.phase.lands(share_done, member.now(), outer.budget_s)
-    # Who begins with a round that others are ahead of would find them as far in the next one too: it takes one step at least.
-    if share_done > 1.0 - LEAST_SHARE and not member.from_start:
+    # Others who begin their slots ahead are as far in every round: who comes to it then takes one step at least.
+    if share_done > 1.0 - LEAST_SHARE and not outer.overlap_steps:
         member.ports.note(f"sync {member.state.sync}: the others have done {share_done:.0%} of it; this node sits it out")
         member.sits_out_sync = max(member.sits_out_sync, member.state.sync)
     member.changed.notify()

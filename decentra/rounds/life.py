@@ -84,9 +84,7 @@ async def _chase(member: Member, donor: PeerId) -> None:
         member.ports.note(f"catching up: {error}")
         await member.changed.wait(member.period_s())
     finally:
-        member.catching_up = False
-        if member.state.r > before:
-            member.came_back, member.from_start = True, False
+        member.catching_up, member.came_back = False, member.came_back or member.state.r > before
         member.changed.notify()
     if reached:
         member.chases.ended(donor, member.state.r > before, member.now(), member.silence_s())

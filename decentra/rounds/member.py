@@ -60,8 +60,6 @@ class Member:
         self.sits_out_sync = ports.store.last_offer_sync(state.lineage)
         self.came_back = state.r > 0
         """Whether this node came to the due sync after the others, and has not yet heard how far they are with it."""
-        self.from_start = False
-        """Whether it came with the round nevertheless, which the others had begun their slots ahead of."""
         self.phase, self.arrived_s = Phase(self.now()), self.now()
         """arrived_s: when the last certificate came, before its blobs were pulled."""
         self.slot_sync = -1
@@ -342,7 +340,6 @@ class Member:
         if new_sync:
             # Who begins anew with a round that others began their slots ahead of comes late to it; who is merely slow does not.
             self.came_back = self.run.config.outer.overlap_steps > 0 and self.carried.fresh and self.state.sync > 0
-            self.from_start = self.came_back
             if "offered" in self.marks and "trained" in self.marks:
                 self.phase.leads_s.append(self.marks.get("sent", self.marks["offered"]) - self.marks["trained"])
             self.phase.begins(self.arrived_s)

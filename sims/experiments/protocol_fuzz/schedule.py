@@ -42,6 +42,8 @@ class Shape:
     chunks: int
     fragments: int
     overlap_steps: int
+    budget_s: float
+    weights: str
     codec: CodecConfig
     strikes: int
     scenario: str
@@ -50,6 +52,7 @@ class Shape:
     def of(cls, seed: int) -> Shape:
         """Small swarms more often: they are where a single machine decides."""
         rng = random.Random(f"shape/{seed}")
+        timed = random.Random(f"time/{seed}")
         size = rng.random()
         peers = rng.randint(2, 5) if size < 0.6 else rng.randint(6, 9) if size < 0.9 else rng.randint(10, MAX_PEERS)
         return cls(
@@ -61,6 +64,8 @@ class Shape:
             chunks=rng.randint(3, 9) if peers < 10 else 4,
             fragments=rng.choice((1, 2)),
             overlap_steps=rng.choice((0, 0, 2, 5)),
+            budget_s=timed.choice((0.0, 0.0, 0.0, 2.0, 0.15)),
+            weights=timed.choice(("", "", "tokens", "normalised")),
             codec=CodecConfig(aggregate=rng.choice(("reduce", "reduce", "gather")), feedback=rng.choice((0.0, 1.0))),
             strikes=rng.randint(3, 14) if peers < 10 else rng.randint(2, 5),
             scenario=rng.choice((*SCENARIOS, *[""] * 5)),
@@ -79,6 +84,8 @@ class Shape:
             fragments=self.fragments,
             slot_steps=10 if self.peers < 10 else 6,
             overlap_steps=self.overlap_steps,
+            budget_s=self.budget_s,
+            weights=self.weights,
         )
 
 
