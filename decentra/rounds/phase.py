@@ -26,7 +26,8 @@ class Phase:
     """began_s: when the due slot began, which is when the certificate of the last sync came. landed: the share of it that others
     had done when this member came to it; 0 for who was there from the beginning.
 
-    last_s: how long the slot before was due, from certificate to certificate; 0: not known. step_s: what an inner step took in the last slot, 0: not known. leads_s: how long encoding and upload took in the last rounds.
+    last_s: how long the slot before was due, from certificate to certificate; 0: not known. step_s: what an inner step took in
+    the last slot; 0: not known. leads_s: how long encoding and upload took in the last rounds.
     """
 
     began_s: float
