@@ -48,7 +48,7 @@ class SlotPlan:
         replica's own last contribution leads to.
     first_step: steps of the slot that count as done before it begins, for others are so far: it takes that many fewer.
     budget_s: 0 where steps are counted; else the slot ends by time, num_steps is a guess, and the next three, seconds of this
-        machine's monotonic clock, say when. began_s: when the last certificate came, and the budget began. ends_s: no step that
+        machine's monotonic clock, say when. began_s: when the last certificate came, or will, and the budget began. ends_s: no step that
         would end later is begun, but for the first of the slot. step_s: what a step took lately; 0 is not known.
     inner: what the swarm's settings now say of the inner optimizer; None: what the replica was made with.
     """

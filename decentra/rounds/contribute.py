@@ -122,8 +122,10 @@ def land(member: Member, share_done: float) -> None:
     member.came_back = False
     if member.own is not None or member.slot_sync == member.state.sync:
         return
-    member.phase.lands(share_done, member.now(), member.run.config.outer.budget_s)
-    if share_done > 1.0 - LEAST_SHARE:
+    outer = member.run.config.outer
+    member.phase.lands(share_done, member.now(), outer.budget_s)
+    # Others who begin their slots ahead are as far in every round: who comes to it then takes one step at least.
+    if share_done > 1.0 - LEAST_SHARE and not outer.overlap_steps:
         member.ports.note(f"sync {member.state.sync}: the others have done {share_done:.0%} of it; this node sits it out")
         member.sits_out_sync = max(member.sits_out_sync, member.state.sync)
     member.changed.notify()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from decentra.config import OuterConfig
 from decentra.types import SlotPlan
 
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.125
 """Who would take a smaller share of a slot sits it out: its bytes cost the others as much as those of a whole one."""
 
 ROUNDS_SEEN = 5
@@ -26,17 +26,19 @@ class Phase:
     """began_s: when the due slot began, which is when the certificate of the last sync came. landed: the share of it that others
     had done when this member came to it; 0 for who was there from the beginning.
 
-    step_s: what an inner step took in the last slot, 0: not known. leads_s: how long encoding and upload took in the last rounds.
+    last_s: how long the slot before was due, from certificate to certificate; 0: not known. step_s: what an inner step took in
+    the last slot; 0: not known. leads_s: how long encoding and upload took in the last rounds.
     """
 
     began_s: float
     landed: float = 0.0
+    last_s: float = 0.0
     step_s: float = 0.0
     leads_s: deque[float] = field(default_factory=lambda: deque(maxlen=ROUNDS_SEEN))
 
     def begins(self, now_s: float) -> None:
         """Another slot is due."""
-        self.began_s, self.landed = now_s, 0.0
+        self.last_s, self.began_s, self.landed = now_s - self.began_s, now_s, 0.0
 
     def lands(self, share_done: float, now_s: float, budget_s: float) -> None:
         """The others have done this share of the due slot."""
@@ -62,7 +64,10 @@ class Phase:
         timed = dataclasses.replace(plan, budget_s=budget_s, step_s=self.step_s)
         if plan.overlap_steps:
             overlap = max(1, int(budget_s * outer.ahead_steps / outer.slot_steps / step_s))
-            return dataclasses.replace(timed, num_steps=overlap + max(1, int(budget_s / step_s)), overlap_steps=overlap)
+            began_s = self.began_s + max(self.last_s, budget_s)
+            return dataclasses.replace(
+                timed, num_steps=overlap + max(1, int(budget_s / step_s)), overlap_steps=overlap, began_s=began_s
+            )
         ends_s = self.began_s + budget_s - self.lead_s(budget_s)
         first = int(landed * budget_s / step_s)
         to_take = max(0 if steps_taken else 1, int((ends_s - now_s) / step_s))

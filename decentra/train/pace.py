@@ -16,17 +16,15 @@ def steps_to_take(plan: SlotPlan, steps_taken: int, clock: Callable[[], float] =
     """What each further step of the plan will have completed of the slot at its end; to be asked for as the step begins.
 
     By number it never ends, the caller knows how many there are. By time it ends before the step that would go past the
-    plan's end, if it lasts as long as the one before; the first step of a slot is always taken. Of a slot that begins ahead of
-    the certificate from which its time counts, nothing is done as long as that has not come.
+    plan's end, if it lasts as long as the one before; the first step of a slot is always taken. A slot that begins ahead of the
+    certificate from which its time counts has done nothing until that is expected.
 
     clock: the one that the plan's seconds are of.
     """
     if not plan.budget_s:
         yield from ((plan.first_step + step, plan.num_steps) for step in itertools.count(steps_taken + 1))
-    if plan.overlap_steps:
-        yield from itertools.repeat((0.0, plan.budget_s))
     now_s, step_s = clock(), plan.step_s
-    while not steps_taken or now_s + step_s <= plan.ends_s:
+    while plan.overlap_steps or not steps_taken or now_s + step_s <= plan.ends_s:
         yield max(0.0, now_s + step_s - plan.began_s), plan.budget_s
         begun_s, now_s = now_s, clock()
         step_s, steps_taken = now_s - begun_s, steps_taken + 1

@@ -43,6 +43,8 @@ class Shape:
     fragments: int
     overlap_steps: int
     merge: str
+    budget_s: float
+    weights: str
     codec: CodecConfig
     strikes: int
     scenario: str
@@ -52,6 +54,7 @@ class Shape:
         """Small swarms more often: they are where a single machine decides."""
         rng = random.Random(f"shape/{seed}")
         eager = random.Random(f"merge/{seed}").random() < 0.3
+        timed = random.Random(f"time/{seed}")
         size = rng.random()
         peers = rng.randint(2, 5) if size < 0.6 else rng.randint(6, 9) if size < 0.9 else rng.randint(10, MAX_PEERS)
         return cls(
@@ -64,6 +67,8 @@ class Shape:
             fragments=rng.choice((1, 2)),
             overlap_steps=rng.choice((0, 0, 2, 5)) * (not eager),
             merge="eager" if eager else "mix",
+            budget_s=timed.choice((0.0, 0.0, 0.0, 2.0, 0.15)),
+            weights=timed.choice(("", "", "tokens", "normalised")),
             codec=CodecConfig(aggregate=rng.choice(("reduce", "reduce", "gather")), feedback=rng.choice((0.0, 1.0))),
             strikes=rng.randint(3, 14) if peers < 10 else rng.randint(2, 5),
             scenario=rng.choice((*SCENARIOS, *[""] * 5)),
@@ -83,6 +88,8 @@ class Shape:
             slot_steps=10 if self.peers < 10 else 6,
             overlap_steps=self.overlap_steps,
             merge=self.merge,
+            budget_s=self.budget_s,
+            weights=self.weights,
         )
 
 
