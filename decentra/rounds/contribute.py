@@ -125,7 +125,7 @@ def land(member: Member, share_done: float) -> None:
     outer = member.run.config.outer
     member.phase.lands(share_done, member.now(), outer.budget_s)
     # Others who begin their slots ahead are as far in every round: who comes to it then takes one step at least.
-    if share_done > 1.0 - LEAST_SHARE and not outer.overlap_steps:
+    if share_done > 1.0 - LEAST_SHARE and not outer.ahead_steps:
         member.ports.note(f"sync {member.state.sync}: the others have done {share_done:.0%} of it; this node sits it out")
         member.sits_out_sync = max(member.sits_out_sync, member.state.sync)
     member.changed.notify()

@@ -369,7 +369,7 @@ class Member:
         self.chases.keep_only(self.state.peers())
         if new_sync:
             # Who begins anew with a round that others began their slots ahead of comes late to it; who is merely slow does not.
-            self.came_back = self.run.config.outer.ahead_steps > 0 and self.carried.fresh and self.state.sync > 0
+            self.came_back = self.overlaps() and self.carried.fresh and self.state.sync > 0
             if "offered" in self.marks and "trained" in self.marks:
                 self.phase.leads_s.append(self.marks.get("sent", self.marks["offered"]) - self.marks["trained"])
             self.phase.begins(self.arrived_s)
