@@ -50,6 +50,7 @@ async def train_slots(member: Member) -> None:
             member.carried.took(plan, result)
             if result is not None and member.carried.samples > 0:
                 member.mark("trained")
+                _mind_lease(member, plan.sync)
                 offering = asyncio.ensure_future(offer(member, result, origin))
                 if not await _goes_ahead(member, plan, origin, offering):
                     await offering
@@ -195,6 +196,13 @@ def _mind_step_time(member: Member, result: SlotResult) -> None:
             f"outer.budget_s = {budget_s:g} is shorter than an inner step of this machine, which takes one a sync; "
             f"with {math.ceil(step_s * 1000) / 1000:g} at least it fits"
         )
+
+
+def _mind_lease(member: Member, sync: int) -> None:
+    """Say so where a slot by time has ended because there was nothing left to train on."""
+    lease = intervals.total(member.state.leases.get(member.peer, ()))
+    if member.run.config.outer.sync == "time" and lease - member.carried.samples < member.run.config.inner.batch_samples:
+        member.say_once(f"sync {sync}: the lease of {lease} samples ran dry before the time did; the next is twice what this node claims")
 
 
 def _is_void(member: Member, plan: SlotPlan) -> bool:
