@@ -17,7 +17,7 @@ ROUNDS_PURE = tuple(
     f"rounds.{name}"
     for name in (
         "view", "offers", "reduction", "partition", "ballot", "leases", "validate", "parts", "chase", "carried", "contribution", "lineage",
-        "pacing", "flows", "merge",
+        "pacing", "flows", "merge", "phase",
     )
 )  # fmt: skip
 ANY_ROOM = ("codec", "outer", "ledger", "rounds", "wire", "transport", "directory", "identity", "model", "data", "train", "observe", "sim")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,8 +16,8 @@ from decentra.rounds import merge, provisional, records
 from decentra.rounds.contribution import Encoded, cut, encode_contribution
 from decentra.rounds.offers import Offer
 from decentra.rounds.parts import HeldContribution
-from decentra.rounds.phase import LEAST_SHARE
 from decentra.rounds.ports import ReplicaLost
+from decentra.rounds.punctual import mind_lease, mind_step_time
 from decentra.types import CHUNK_ELEMENTS, SlotPlan, SlotResult
 from decentra.wire.v1 import rounds_pb2
 
@@ -50,6 +49,7 @@ async def train_slots(member: Member) -> None:
             member.carried.took(plan, result)
             if result is not None and member.carried.samples > 0:
                 member.mark("trained")
+                mind_lease(member, plan.sync)
                 offering = asyncio.ensure_future(offer(member, result, origin))
                 if not await _goes_ahead(member, plan, origin, offering):
                     await offering
@@ -112,25 +112,6 @@ def sits_out(member: Member) -> bool:
     return member.own is None and member.sits_out_sync >= member.state.sync
 
 
-def land(member: Member, share_done: float) -> None:
-    """A member that came to the due sync after the others begins where they are, or sits it out where too little is left.
-
-    share_done: how far they are with their slots. Asked once, when they are first heard, and waited for before a slot begins.
-    """
-    if not member.came_back:
-        return
-    member.came_back = False
-    if member.own is not None or member.slot_sync == member.state.sync:
-        return
-    outer = member.run.config.outer
-    member.phase.lands(share_done, member.now(), outer.budget_s)
-    # Others who begin their slots ahead are as far in every round: who comes to it then takes one step at least.
-    if share_done > 1.0 - LEAST_SHARE and not outer.ahead_steps:
-        member.ports.note(f"sync {member.state.sync}: the others have done {share_done:.0%} of it; this node sits it out")
-        member.sits_out_sync = max(member.sits_out_sync, member.state.sync)
-    member.changed.notify()
-
-
 def make_plan(member: Member, ahead: bool = False, steps_taken: int = 0) -> SlotPlan:
     """The slot for the due sync, from the front of the lease; one member, drawn by the state, evaluates, each time that all
     fragments have been synced.
@@ -183,26 +164,13 @@ async def _train(member: Member, plan: SlotPlan, origin: int, ahead: asyncio.Fut
                 await asyncio.wait({each})
         member.trained_s += member.now() - start
     member.compute_s += result.compute_s
-    _mind_step_time(member, result)
+    mind_step_time(member, result)
     member.steps_taken += result.num_steps
     member.overrun_s[plan.sync] = result.wait_s
     member.train_loss[plan.sync] = result.loss
     if result.heldout_loss is not None:
         member.heldout_loss[plan.sync] = result.heldout_loss
     return result
-
-
-def _mind_step_time(member: Member, result: SlotResult) -> None:
-    """Note what a step takes here; say so where the run's budget is shorter."""
-    if not result.num_steps:
-        return
-    first, budget_s = not member.phase.step_s, member.run.config.outer.budget_s
-    member.phase.step_s = step_s = result.compute_s / result.num_steps
-    if first and 0.0 < budget_s < step_s:
-        member.ports.note(
-            f"outer.budget_s = {budget_s:g} is shorter than an inner step of this machine, which takes one a sync; "
-            f"with {math.ceil(step_s * 1000) / 1000:g} at least it fits"
-        )
 
 
 def _is_void(member: Member, plan: SlotPlan) -> bool:

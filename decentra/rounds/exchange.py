@@ -12,9 +12,10 @@ from decentra.ledger.chain import digest
 from decentra.ledger.state import Member as ViewMember
 from decentra.rounds import drift, records, wishes
 from decentra.rounds.bounds import MAX_ATTEMPT_JUMP, MAX_PHASE_CHARS, attempt_fault, beat_fault
-from decentra.rounds.contribute import land, progress, sits_out
+from decentra.rounds.contribute import progress, sits_out
 from decentra.rounds.flows import names
 from decentra.rounds.parts import parts_to_hold
+from decentra.rounds.punctual import land
 from decentra.rounds.status import Beat
 from decentra.rounds.view import announcement_fault, is_quorum, leader_order
 from decentra.types import PeerId

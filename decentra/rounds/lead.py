@@ -13,9 +13,9 @@ from decentra.ledger.entry import Counted, Sum, Term
 from decentra.ledger.state import Part
 from decentra.rounds import absence, accept, ballot, compose, exchange, owner, records
 from decentra.rounds.bounds import MAX_LIST, MAX_PHASE_CHARS
-from decentra.rounds.contribute import land
 from decentra.rounds.flows import names
 from decentra.rounds.offers import Offer
+from decentra.rounds.punctual import land
 from decentra.rounds.status import link_says
 from decentra.rounds.view import is_quorum
 from decentra.types import PeerId

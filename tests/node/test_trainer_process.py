@@ -125,6 +125,25 @@ def test_one_slot_in_a_process_is_the_slot_in_this_one_bit_for_bit(pieces: Piece
     assert pieces.supervisor.pid is None
 
 
+def test_a_slot_by_time_ends_with_its_time_and_at_the_latest_after_its_first_step(pieces: Pieces) -> None:
+    async def main() -> None:
+        await pieces.port.start()
+        pieces.supervisor.start()
+        await asyncio.wait_for(pieces.port.train(plan(5)), WITHIN_S)
+        for sync, allowed_s in ((1, 1.0), (2, -5.0)):
+            now_s = asyncio.get_running_loop().time()
+            timed = dataclasses.replace(plan(10_000, sync), evaluate=False, budget_s=1.0, began_s=now_s, ends_s=now_s + allowed_s)
+            result = await asyncio.wait_for(pieces.port.train(timed), WITHIN_S)
+            took_s = asyncio.get_running_loop().time() - now_s
+            if allowed_s < 0.0:
+                assert result.num_steps == 1
+            else:
+                assert 1 < result.num_steps < 10_000 and 0.5 < took_s < WITHIN_S / 2
+        await pieces.close()
+
+    asyncio.run(main())
+
+
 def test_a_trainer_that_dies_is_replaced_and_its_slot_handed_out_again(pieces: Pieces) -> None:
     async def main() -> None:
         await pieces.port.start()

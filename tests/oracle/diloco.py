@@ -7,6 +7,7 @@ tensor at a time: pseudo-gradients anchor - local, their weighted mean in the or
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -39,10 +40,13 @@ class Oracle:
         locals_ = {sender: self._train(sender, ids_of[sender]) for sender in senders}
         weights = {sender: len(ids_of[sender]) * self.config.data.context for sender in senders}
         total = sum(weights.values())
+        steps = {sender: len(self.losses[-1][sender]) for sender in senders}
+        mean_steps = Fraction(sum(steps.values()), len(steps))
+        scaled = {s: Fraction(weights[s], total) * (mean_steps / steps[s] if self.config.outer.normalises else 1) for s in senders}
         for name in self._due():
             anchor, mean = self.anchor[name], None
             for sender in senders:
-                coefficient = torch.tensor(weights[sender] / total, dtype=torch.float64).to(torch.float32)
+                coefficient = torch.tensor(float(scaled[sender]), dtype=torch.float64).to(torch.float32)
                 term = torch.mul(torch.sub(anchor, locals_[sender][name]), coefficient)
                 mean = term if mean is None else torch.add(mean, term)
             assert mean is not None

@@ -67,6 +67,21 @@ def test_a_swarm_retraces_the_oracle_bit_for_bit_at_every_sync(play: Play, small
     assert len(oracle.losses) == 5 and all(len(losses) == 3 for losses in oracle.losses)
 
 
+@pytest.mark.parametrize("aggregate", ["reduce", "gather"])
+@pytest.mark.parametrize("weights", ["", "tokens"])
+def test_a_swarm_of_unequal_machines_retraces_the_oracle_by_time(play: Play, small_run: RunConfig, weights: str, aggregate: str) -> None:
+    """The inner rate is constant: by time it follows a clock that the oracle has not."""
+    run = dataclasses.replace(
+        small_run,
+        outer=OuterConfig(inner_steps=5, sync="time", budget_s=1.5, weights=weights),
+        inner=dataclasses.replace(small_run.inner, warmup_tokens=0),
+        codec=dataclasses.replace(small_run.codec, aggregate=aggregate),
+    )
+    oracle = retrace(play(Scenario(name="oracle", peers=3, speeds=(1.0, 2.0, 3.0), run=run)))
+    steps = sorted(len(losses) for losses in oracle.losses[-1].values())
+    assert len(steps) == 3 and steps[2] > 2 * steps[0]
+
+
 def test_a_swarm_with_a_late_joiner_and_a_leaver_retraces_the_oracle(play: Play, small_run: RunConfig) -> None:
     faults = (Fault(at_sync=1, kind="join"), Fault(at_sync=5, kind="leave", peer=2))
     cluster = play(Scenario(name="oracle", peers=3, run=dataclasses.replace(small_run, stop_syncs=9), faults=faults))

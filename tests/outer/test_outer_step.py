@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentra.outer.average import add_term, coefficient, coefficient_bits, weighted_mean
+from decentra.outer.average import add_term, coefficient, coefficient_bits, shares, weighted_mean
 from decentra.outer.base import OuterOptimizer
 from decentra.outer.nesterov import Nesterov
 from decentra.outer.pseudograd import pseudo_gradient
@@ -101,6 +102,34 @@ def test_a_coefficient_is_the_ratio_rounded_once(weight: int, others: int) -> No
     assert struct.pack("<I", found) == np.float32(np.float64(weight) / np.float64(weight + others)).tobytes()
     assert np.float32(coefficient(found)) == coefficient(found)
     assert coefficient_bits(weight, weight) == 0x3F800000
+
+
+counts = st.integers(1, 2**47), st.integers(1, 2**32 - 1)
+
+
+@given(st.lists(st.tuples(*counts), min_size=1, max_size=6))
+def test_a_normalised_share_is_the_exact_ratio_rounded_once(contributions: list[tuple[int, int]]) -> None:
+    weights, steps = ({n: each[k] for n, each in enumerate(contributions)} for k in (0, 1))
+    total, mean = sum(weights.values()), Fraction(sum(steps.values()), len(steps))
+    found = shares(weights, steps)
+    for n in weights:
+        exact = Fraction(weights[n], total) * mean / steps[n]
+        assert coefficient(found[n]) == np.float32(float(exact))
+    if len(set(steps.values())) == 1:
+        assert found == shares(weights)
+
+
+def test_one_contribution_or_equal_steps_make_normalised_shares_those_of_tokens_and_steps_scale_them_to_the_mean() -> None:
+    assert shares({"a": 12345}, {"a": 7}) == {"a": 0x3F800000}
+    weights = {"a": 3, "b": 7, "c": 11}
+    assert shares(weights, dict.fromkeys(weights, 9)) == shares(weights)
+    # As many samples a step everywhere: each counts alike, whatever it took.
+    assert len(set(shares({"a": 100, "b": 200, "c": 400}, {"a": 1, "b": 2, "c": 4}).values())) == 1
+
+
+def test_a_contribution_of_no_steps_is_no_division_by_zero() -> None:
+    with pytest.raises(ValueError, match="no steps"):
+        shares({"a": 1, "b": 1}, {"a": 0, "b": 4})
 
 
 def test_the_mean_of_one_is_its_own_bits_and_terms_add_in_their_order() -> None:

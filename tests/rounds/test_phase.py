@@ -98,6 +98,8 @@ def test_by_time_all_offer_together_and_take_as_many_steps_as_they_can(fragments
         for sync in (4, 5):
             steps = {swarm.by_peer(c.sender).step_s: c.num_steps for c in swarm.entry_of(sync).counted}
             assert steps[0.1] > 1.8 * steps[0.2] > 3.4 * steps[0.4] > 0
+        dry = [line for line in swarm.trace if "ran dry before the time did" in line]
+        assert any("sync 0:" in line for line in dry) and not any(f"sync {sync}:" in line for line in dry for sync in (4, 5, 6))
         await swarm.finish(LIMIT_S)
 
     async def unequal(swarm):

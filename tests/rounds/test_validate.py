@@ -231,6 +231,16 @@ def test_what_is_gathered_is_weighed_as_the_contributions_weigh(found: tuple[Sum
     assert verdict == "" if not reason else reason in verdict
 
 
+def test_what_is_gathered_is_weighed_by_steps_too_where_contributions_are_normalised() -> None:
+    machine = dataclasses.replace(GATHERED, normalised=True)
+    counted_ = tuple(dataclasses.replace(c, num_steps=2 + n) for n, c in enumerate(GOOD.counted))
+    fitting = tuple(machine.shares(counted_).values())
+    assert fitting != SHARES
+    for bits, fits in ((fitting, True), (SHARES, False)):
+        verdict = entry_fault(RUN_ID, machine, STATE, HASH, dataclasses.replace(GOOD, counted=counted_, sums=gathered(*bits)))
+        assert (verdict == "") == fits
+
+
 def test_a_sync_that_nobody_offers_for_may_be_skipped() -> None:
     settled = settle(STATE, {}, ("dave",), (*STATE.members[:3], member("erin")))
     skipped = entry_of(counted=(), sums=(), returned=settled.returned, granted=settled.granted)

@@ -63,3 +63,6 @@ def test_the_first_two_thousand_seeds_have_every_shape_and_scenario():
     assert {(shape.fragments, shape.codec.aggregate, shape.codec.feedback) for shape in shapes} == {
         (fragments, aggregate, feedback) for fragments in (1, 2) for aggregate in ("reduce", "gather") for feedback in (0.0, 1.0)
     }
+    assert {(shape.budget_s, shape.weights, shape.overlap_steps) for shape in shapes} == {
+        (budget_s, weights, overlap) for budget_s in (0.0, 0.15, 2.0) for weights in ("", "tokens", "normalised") for overlap in (0, 2, 5)
+    }
