@@ -14,9 +14,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-ROUND_DELAYS = 17.0
+ROUND_DELAYS = 10.5
 """One-way delays that the messages of a round take one after the other over a link of endless bandwidth
-(`python -m sims.experiments.utilization_table`, its part on latency: 16.7)."""
+(`python -m sims.experiments.utilization_table`, its part on latency: 10.4)."""
 
 LOSS_ORDER = ("fp32", "bf16", "int8", "int4")
 """Codecs from the least lossy on. fp4 has the size of int4 and loses more (docs/DECISIONS.md); topk wants feedback and another outer

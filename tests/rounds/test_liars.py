@@ -69,6 +69,7 @@ def test_a_contribution_that_holds_nan_or_malformed_chunks_is_left_out_by_name(m
 
     async def story(swarm):
         liar.append(swarm.nodes[2].peer)
+        swarm.watch.liars.add(swarm.nodes[2].peer)
         sync = swarm.newest().state.sync + 1
         await swarm.until(lambda: swarm.newest().state.sync > sync + 1, LIMIT_S)
         assert swarm.counted(sync) == swarm.counted(sync + 1) == ["n0", "n1", "n3"]
@@ -122,6 +123,7 @@ def test_a_contribution_whose_blocks_have_another_size_is_left_out_by_name(monke
 
     async def story(swarm):
         liar.append(swarm.nodes[2].peer)
+        swarm.watch.liars.add(swarm.nodes[2].peer)
         sync = swarm.newest().state.sync + 1
         await swarm.until(lambda: swarm.newest().state.sync > sync, LIMIT_S)
         assert "n2" not in swarm.counted(sync)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from decentra import build
 from decentra.rounds.download import DIGEST_BYTES
-from decentra.scaling.planner import LOSS_ORDER, Bounds, Choice, Measured, plan, round_s, sentences, utilization
+from decentra.scaling.planner import LOSS_ORDER, ROUND_DELAYS, Bounds, Choice, Measured, plan, round_s, sentences, utilization
 from decentra.types import BLOCK_CHUNKS, CHUNK_ELEMENTS
 from sims.experiments.utilization_table.swarm import Setting, measure
 
@@ -54,9 +54,9 @@ def every(measured: Measured, bounds: Bounds) -> list[Choice]:
 def test_a_round_is_its_delays_its_work_and_two_passes_of_its_bytes() -> None:
     measured = Measured(1.0, 1e6, 0.01, 4_000_000, 4, 4, work_s=0.4)
     choice = Choice("int8", 40, 0, 2)
-    assert round_s(measured, {"int8": 1.0}, choice) == pytest.approx(17 * 0.01 + 0.2 + 0.75 * 2 * 2.0)
-    assert utilization(measured, {"int8": 1.0}, choice) == pytest.approx(20 / (20 + 3.37))
-    assert utilization(measured, {"int8": 1.0}, dataclasses.replace(choice, overlap_steps=3)) == pytest.approx(20 / 20.37)
+    assert round_s(measured, {"int8": 1.0}, choice) == pytest.approx(ROUND_DELAYS * 0.01 + 0.2 + 0.75 * 2 * 2.0)
+    assert utilization(measured, {"int8": 1.0}, choice) == pytest.approx(20 / (20 + round_s(measured, {"int8": 1.0}, choice)))
+    assert utilization(measured, {"int8": 1.0}, dataclasses.replace(choice, overlap_steps=3)) == pytest.approx(20 / (17 + round_s(measured, {"int8": 1.0}, choice)))
     assert utilization(measured, {"int8": 1.0}, dataclasses.replace(choice, overlap_steps=4)) == 1.0
 
 

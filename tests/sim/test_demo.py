@@ -27,7 +27,7 @@ def test_every_codec_has_a_demo(codec: str) -> None:
 def test_what_is_sparse_is_gathered_with_error_feedback_and_no_outer_momentum() -> None:
     run = demo_run(settings("topk"))
     assert run.codec == CodecConfig(up="topk", down="int8", aggregate="gather", feedback=0.95)
-    assert (run.outer.lr, run.outer.momentum) == (2.0, 0.0)
+    assert (run.outer.lr, run.outer.optimizer) == (2.0, "sgd")
 
 
 def test_streaming_syncs_the_whole_model_as_often_in_as_many_steps_a_fragment_at_a_time() -> None:

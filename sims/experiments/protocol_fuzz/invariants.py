@@ -19,6 +19,7 @@ from decentra.ledger.chain import entry_digest
 from decentra.ledger.entry import Counted, Entry
 from decentra.ledger.state import State
 from decentra.ledger.store import Store, Vote, object_digest
+from decentra.outer.feedback import compensate
 from decentra.rounds import records
 from decentra.rounds.member import PERIODS_TO_SILENCE, Member
 from decentra.rounds.reduction import reduce
@@ -46,6 +47,8 @@ class Watch:
     swarm: Swarm
     spoilt: set[PeerId] = field(default_factory=set)
     """Peers whose replica a test has made wrong: where they stand is judged at the end only."""
+    liars: set[PeerId] = field(default_factory=set)
+    """Peers that a test makes send what their replica did not do."""
     entries: dict[int, bytes] = field(default_factory=dict)
     hashes: dict[int, Digest] = field(default_factory=dict)
     states: dict[int, State] = field(default_factory=dict)
@@ -67,7 +70,7 @@ class Watch:
 
     def forked(self, r: int) -> Watch:
         """The watch of a lineage that begins with a forced entry r: it has the entries before r in common with this one."""
-        watch = Watch(self.swarm, self.spoilt)
+        watch = Watch(self.swarm, self.spoilt, self.liars)
         watch._parsed, watch._packed, watch._sent_with, watch._left = self._parsed, self._packed, self._sent_with, self._left
         watch.states = {known: state for known, state in self.states.items() if known <= r}
         watch.hashes = {known: state_hash for known, state_hash in self.hashes.items() if known <= r}
@@ -264,17 +267,14 @@ class Watch:
             due, index = member.run.machine.due(message.sync).elements, message.fragment
             if index not in node.trainer.own_points and not torch.equal(node.trainer.base[due], member.tensors.anchor[due]):
                 self._fail(node, f"its contribution to sync {message.sync} is not against the anchor of the fragment's last sync")
-            if (drift := node.trainer.drift.get(message.sync)) is not None:
+            if (drift := node.trainer.drift.get(message.sync)) is not None and node.peer not in self.liars:
                 added = member.residuals.added.get(index) if isinstance(member.residuals, WatchedResiduals) else None
-                self._check_drift(node, message.sync, root, drift if added is None else drift + added)
+                machine, moved = member.run.machine, drift.clone()
+                if added is not None:
+                    compensate(moved, added, machine.feedback)
+                if not torch.equal(encode(machine.codecs[message.codec], moved), self._packed[root]):
+                    self._fail(node, f"its contribution to sync {message.sync} is not what its replica did since it took the fragment over")
         self.swarm.spring("offered", node)
-
-    def _check_drift(self, node: Node, sync: int, root: Digest, drift: torch.Tensor) -> None:
-        """A contribution is what its replica did since it last took the fragment over, and what encoding lost before: sent once."""
-        assert self.swarm.run is not None
-        machine = self.swarm.run.machine
-        if not torch.equal(encode(machine.codecs[machine.up], drift), self._packed[root]):
-            self._fail(node, f"its contribution to sync {sync} is not what its replica did since it took the fragment over")
 
     # -- states -----------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from decentra import build
 from decentra.config import RunConfig
 from decentra.outer.fragments import fragments
+from decentra.scaling.planner import ROUND_DELAYS
 from decentra.types import CHUNK_ELEMENTS
 from sims.experiments.paired.cells import contribution_bytes
 from sims.experiments.streaming_quality.arms import Arm
 
-DELAYS = 17
+DELAYS = ROUND_DELAYS
 DELAY_S = 0.05
 """One way, as in the demo."""
 
