@@ -53,11 +53,17 @@ class Supervisor:
             await asyncio.sleep(RESTART_AFTER_S)
         self._note(f"the trainer died {GIVE_UP_AFTER} times; this node serves on without training; its log is {self._log}")
 
+    def _command(self) -> list[str]:
+        """Module and arguments of the trainer, but for where its daemon's sockets are."""
+        return ["decentra.cli.main", "trainer"]
+
     async def _live_once(self) -> int:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "decentra.cli.main", "trainer", "--folder", str(self._port.folder)),
+                "-m",
+                *self._command(),
+                *("--folder", str(self._port.folder)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

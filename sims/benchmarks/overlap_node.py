@@ -10,7 +10,6 @@ Every trainer writes a line an inner step: when it ended, and how long it took.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import json
 import os
@@ -74,19 +73,9 @@ class PinnedSupervisor(Supervisor):
 
     settings: Settings
 
-    async def _live_once(self) -> int:
+    def _command(self) -> list[str]:
         own = Settings(self.settings.trainer_core, -1, self.settings.steps, self.settings.sleep_s)
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "sims.benchmarks.overlap_node", "trainer", own.text(), "--folder", str(self._port.folder)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
-                start_new_session=True,
-            )
-        return await self._process.wait()
+        return ["sims.benchmarks.overlap_node", "trainer", own.text()]
 
 
 def node(settings: Settings, arguments: list[str]) -> int:

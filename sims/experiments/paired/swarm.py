@@ -12,10 +12,11 @@ from decentra.codec.base import num_blocks
 from decentra.config import RunConfig
 from decentra.ledger.apply import averaged
 from decentra.ledger.entry import Entry, Sum, Term
-from decentra.outer.average import coefficient_bits, shares
+from decentra.outer.average import coefficient, coefficient_bits, shares
 from decentra.outer.fragments import Fragment, parameters
 from decentra.rounds.contribution import Encoded, encode_contribution
 from decentra.rounds.founding import empty_tensors
+from decentra.rounds.merge import provisional_point
 from decentra.rounds.reduction import reduce
 from decentra.train.evaluate import evaluate
 from decentra.train.loop import Slot
@@ -105,13 +106,9 @@ class Swarm:
     def _go_ahead(self, member: int, fragment: Fragment, own: Encoded, tokens: int) -> None:
         """Move a member's base to its provisional point: an outer step of copies of what is agreed, by its own share alone, as it was
         sent (eager updates, arXiv 2502.12996)."""
-        share = coefficient_bits(tokens, self.run.planned_tokens)
-        sums = (Sum(0, num_blocks(fragment.num_chunks), self.machine.up, (Term(b"own", share),)),)
-        anchor, momentum = self.tensors.anchor[fragment.elements].clone(), self.tensors.momentum[fragment.elements].clone()
-        entry, packed = _entry(self._sync, fragment, sums), own.packed.numpy().tobytes()
-        for where, gradient in averaged(self.machine, fragment, entry, {b"own": packed}.__getitem__):
-            self.machine.outer.apply(anchor[where], momentum[where], gradient)
-        self.bases[member][fragment.elements] = anchor
+        share = coefficient(coefficient_bits(tokens, self.run.planned_tokens))
+        anchor, momentum, base = (each[fragment.elements] for each in (self.tensors.anchor, self.tensors.momentum, self.bases[member]))
+        provisional_point(self.machine, own.packed, share, anchor, momentum, base)
 
     def _sums(
         self, contributions: dict[str, Encoded], weights: dict[str, int], fragment: Fragment
