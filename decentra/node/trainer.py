@@ -37,6 +37,7 @@ class DaemonPlug:
     def __init__(self, channel: grpc.Channel, anchor: Views, local: Views, fragments: Sequence[Collection[str]]) -> None:
         self.anchor, self.local, self.fragments = anchor, local, fragments
         self._sync = 0
+        self._told: grpc.Future[trainer_pb2.ProgressReply] | None = None
         call = channel.unary_unary
         self._next = call(f"/{SERVICE}/NextSlot", trainer_pb2.NextSlotRequest.SerializeToString, trainer_pb2.Slot.FromString)
         self._final = call(f"/{SERVICE}/FinalSlot", trainer_pb2.FinalSlotRequest.SerializeToString, trainer_pb2.Slot.FromString)
@@ -45,24 +46,33 @@ class DaemonPlug:
 
     def next_slot(self) -> SlotPlan | None:
         """See OuterPlug."""
+        self._last_answer()
         slot = self._next(trainer_pb2.NextSlotRequest())
         self._sync = slot.sync
         return None if slot.stop else _plan(slot)
 
     def final(self, plan: SlotPlan) -> SlotPlan:
         """See OuterPlug."""
+        self._last_answer()
         slot = self._final(trainer_pb2.FinalSlotRequest(sync=plan.sync))
         if slot.stop:
             raise SlotAbandoned(f"sync {plan.sync} is not wanted any more")
         return _plan(slot)
 
     def progress(self, steps_done: int, loss: float, tokens: int) -> bool:
-        """See OuterPlug."""
+        """See OuterPlug. The answer is the one to the step before: the daemon gives it while a step is taken."""
+        go_on = self._last_answer()
         request = trainer_pb2.ProgressRequest(sync=self._sync, steps_done=steps_done, loss=loss, num_tokens=tokens)
-        return bool(self._progress(request).go_on)
+        self._told = self._progress.future(request)
+        return go_on
+
+    def _last_answer(self) -> bool:
+        told, self._told = self._told, None
+        return told is None or bool(told.result().go_on)
 
     def contribute(self, result: SlotResult) -> None:
         """See OuterPlug."""
+        self._last_answer()
         done = trainer_pb2.SlotDone(
             sync=result.sync,
             num_steps=result.num_steps,

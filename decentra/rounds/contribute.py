@@ -162,7 +162,8 @@ async def _train(member: Member, plan: SlotPlan, origin: int, ahead: asyncio.Fut
             if each is not None and not each.done():
                 each.cancel()
                 await asyncio.wait({each})
-        member.trained_s += member.now() - start
+        member.trained_until_s = member.now()
+        member.trained_s += member.trained_until_s - start
     member.compute_s += result.compute_s
     mind_step_time(member, result)
     member.steps_taken += result.num_steps

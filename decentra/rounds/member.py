@@ -99,9 +99,9 @@ class Member:
         """By sync: how long its slot stood still because the round before outlasted the overlap steps."""
         self.compute_s, self.steps_taken = 0.0, 0
         self.trained_s = 0.0
-        self.born_s = self.now()
+        self.born_s = self.trained_until_s = self.now()
         self.began_s = math.inf
-        """When its first slot began."""
+        """When its first slot began; `trained_until_s` is when its last one ended."""
         self.vote_lock, self.commit_lock, self.averaging = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self.tasks: asyncio.TaskGroup | None = None
         self.aside: dict[asyncio.Task[None], None] = {}

@@ -88,7 +88,7 @@ def status_of(member: Member) -> dict[str, Any]:
         "num_steps": planned,
         "compute_s": member.compute_s,
         "trained_s": member.trained_s,
-        "lived_s": max(0.0, member.now() - member.began_s),
+        "lived_s": max(0.0, (member.trained_until_s if member.is_done() else member.now()) - member.began_s),
         "heldout_loss": {str(k): v for k, v in member.heldout_loss.items()},
         "train_loss": {str(k): v for k, v in member.train_loss.items()},
         "bytes_up": up,
