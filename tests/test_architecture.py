@@ -25,7 +25,7 @@ ANY_ROOM = ("codec", "outer", "ledger", "rounds", "wire", "transport", "director
 ARROWS: dict[str, tuple[str, ...]] = {
     "types": ("config",),
     "errors": (),
-    "config": ("errors",),
+    "config": ("config", "errors"),
     "settings": ("config", "errors"),
     "seams": ("types",),
     "codec": ("codec", *LEAVES),

@@ -25,10 +25,11 @@ from torch import Tensor
 
 from decentra.data.stream import Source
 from sims.experiments.codec_sweep.__main__ import main
-from sims.experiments.codec_sweep.arms import ARMS, FULL, REFERENCE, TINY
-from sims.experiments.codec_sweep.cells import play, sweep
+from sims.experiments.codec_sweep.arms import ARMS, FULL, REFERENCE, TINY, run_of
+from sims.experiments.codec_sweep.cells import play
 from sims.experiments.codec_sweep.report import STYLES, lines_of, plot, rounds_behind
 from sims.experiments.paired.cells import Record, read, write
+from sims.experiments.paired.command import keys, sweep
 from sims.experiments.paired.rows import write_csv
 from sims.experiments.paired.sizes import lasting
 
@@ -140,9 +141,9 @@ def test_the_inner_rate_falls_over_all_rounds_of_a_size() -> None:
 def test_cells_of_other_settings_are_played_anew(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
     write(path, [play("fp32", 0, dataclasses.replace(TINY, stop_syncs=1), cache)])
-    (played,) = sweep(["fp32"], [0], TINY, path, cache, processes=1)
+    (played,) = sweep(keys(["fp32"], [0], TINY, run_of), TINY, play, path, cache, 1)
     assert [len(each.losses) for each in read(path)] == [2, 3] and read(path)[1] == played
-    assert list(sweep(["fp32"], [0], TINY, path, cache, processes=1)) == []
+    assert list(sweep(keys(["fp32"], [0], TINY, run_of), TINY, play, path, cache, 1)) == []
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ from torch import Tensor
 from decentra.config import RunConfig, check_run
 from decentra.data.stream import Source
 from sims.experiments.paired.cells import Record, read, write
+from sims.experiments.paired.command import keys
 from sims.experiments.paired.sizes import lasting
 from sims.experiments.streaming_quality.__main__ import main
 from sims.experiments.streaming_quality.arms import ARMS, FULL, REFERENCE, SIZES, TINY, run_of
-from sims.experiments.streaming_quality.cells import keys, play
+from sims.experiments.streaming_quality.cells import play
 from sims.experiments.streaming_quality.costs import BILLION, DELAY_S, DELAYS, Workload, scaled, workload_of
 from sims.experiments.streaming_quality.report import STYLES, columns, lines_of, plot
 
@@ -38,8 +39,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=list(SIZES))
 def test_every_arm_is_a_run_that_nodes_would_take(size: RunConfig) -> None:
-    for arm in ARMS.values():
-        check_run(run_of(arm, lasting(size, 2), 0), "an arm")
+    for arm in ARMS:
+        check_run(run_of(arm, 0, lasting(size, 2)), "an arm")
 
 
 def test_arms_of_a_seed_begin_alike_take_the_same_tokens_and_end_apart(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +80,7 @@ def test_a_round_that_hides_costs_nothing_and_one_that_does_not_what_is_left_of_
 
 
 def test_costs_of_the_arms_follow_from_their_schedules() -> None:
-    here = {name: workload_of(run_of(arm, lasting(FULL, 40), 0)) for name, arm in ARMS.items()}
+    here = {name: workload_of(run_of(name, 0, lasting(FULL, 40))) for name in ARMS}
     params = 2 * 2048 * 192 + 3 * (4 * 192**2 + 3 * 192 * 512 + 2 * 192) + 192
     assert here["plain"].sync_bytes[0] == pytest.approx(2 * params, rel=0.02)
     assert sum(here["streaming"].sync_bytes) == pytest.approx(here["plain"].sync_bytes[0], rel=0.001)
@@ -97,7 +98,7 @@ def test_costs_of_the_arms_follow_from_their_schedules() -> None:
 
 def everyone() -> list[Record]:
     """Cells of every arm at three seeds."""
-    wanted = keys(list(ARMS), range(3), SIZE)
+    wanted = keys(list(ARMS), range(3), SIZE, run_of)
     return [Record(arm, seed, config, 1000, (8.0, 6.0, 4.0 + 0.02 * list(ARMS).index(arm)), 100, 1.0) for arm, seed, config in wanted]
 
 

@@ -12,27 +12,19 @@ from __future__ import annotations
 
 import sys
 
-from sims.experiments.codec_sweep.arms import ARMS, REFERENCE, SIZES
-from sims.experiments.codec_sweep.cells import keys, sweep
+from sims.experiments.codec_sweep.arms import ARMS, REFERENCE, SIZES, run_of
+from sims.experiments.codec_sweep.cells import play
 from sims.experiments.codec_sweep.report import lines_of, plot
-from sims.experiments.paired.cells import chosen
-from sims.experiments.paired.command import asked
+from sims.experiments.paired.command import asked, swept, title_of
 from sims.experiments.paired.rows import write_csv
-from sims.experiments.paired.sizes import lasting
 
 
 def main() -> int:
     """Parse, play what is missing, report."""
     options = asked("codec_sweep", __doc__, list(ARMS), REFERENCE, SIZES)
-    size = lasting(options.size, options.rounds or options.size.stop_syncs)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "cells.jsonl"
-    for record in sweep(options.arms, options.seeds, size, path, options.cache, options.processes):
-        print(f"{record.arm}, seed {record.seed}: {record.losses[-1]:.4f} nats after {record.wall_s:.0f} s", flush=True)
-    records = chosen(path, keys(options.arms, options.seeds, size))
-    title = f"{size.start_members} replicas, {size.stop_syncs} rounds, {len(options.seeds)} seeds"
+    size, records = swept(options, play, run_of)
     write_csv(options.out / "cells.csv", records, REFERENCE, {name: {"limit_percent": arm.limit_percent} for name, arm in ARMS.items()})
-    plot(options.out / "codec_sweep.png", records, title)
+    plot(options.out / "codec_sweep.png", records, title_of(options, size))
     print("\n".join(lines_of(records)))
     return 0
 

@@ -53,6 +53,6 @@ TINY = dataclasses.replace(sizes.TINY, name="codec_sweep", outer=DENSE_OUTER)
 SIZES = {"full": FULL, "tiny": TINY}
 
 
-def run_of(arm: Arm, size: RunConfig, seed: int) -> RunConfig:
+def run_of(arm: str, seed: int, size: RunConfig) -> RunConfig:
     """The `[run]` of a cell. Seeds give the first weights and the order of the text, so arms of one seed begin and train alike."""
-    return dataclasses.replace(size, seed=seed, outer=arm.outer, codec=arm.codec)
+    return dataclasses.replace(size, seed=seed, outer=ARMS[arm].outer, codec=ARMS[arm].codec)

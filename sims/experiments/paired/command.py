@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from decentra.config import RunConfig
+from decentra import build
+from decentra.config import RunConfig, config_hash
+from sims.experiments.paired.cells import Key, Record, chosen, played
 from sims.experiments.paired.intervals import MAX_SEEDS
+from sims.experiments.paired.sizes import lasting
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +49,35 @@ def asked(module: str, about: str, arms: Sequence[str], reference: str, sizes: M
     wanted = [arm for arm in arms if arm in names or arm == reference]
     size = sizes[options.size]
     return Asked(options.out, options.cache, wanted, range(options.seeds), options.rounds, size, options.processes)
+
+
+Play = Callable[[str, int, RunConfig, Path], Record]
+"""(arm, seed, size, cache) -> what came of that cell. Goes into a process of its own, so a function of a module."""
+
+RunOf = Callable[[str, int, RunConfig], RunConfig]
+"""(arm, seed, size) -> the `[run]` of that cell."""
+
+
+def keys(arms: Sequence[str], seeds: Sequence[int], size: RunConfig, run_of: RunOf) -> list[Key]:
+    """The cells of these arms, all arms of a seed before the next seed."""
+    return [(arm, seed, config_hash(run_of(arm, seed, size))) for seed in seeds for arm in arms]
+
+
+def sweep(wanted: Sequence[Key], size: RunConfig, play: Play, path: Path, cache: Path, processes: int) -> Iterator[Record]:
+    """Play the cells that `path` lacks."""
+    return played(wanted, functools.partial(play, size=size, cache=cache), path, processes, lambda: build.text(size, cache))
+
+
+def swept(options: Asked, play: Play, run_of: RunOf) -> tuple[RunConfig, list[Record]]:
+    """(the size played, all cells asked for), what --out lacks played and printed."""
+    size = lasting(options.size, options.rounds or options.size.stop_syncs)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path, wanted = options.out / "cells.jsonl", keys(options.arms, options.seeds, size, run_of)
+    for record in sweep(wanted, size, play, path, options.cache, options.processes):
+        print(f"{record.arm}, seed {record.seed}: {record.losses[-1]:.4f} nats after {record.wall_s:.0f} s", flush=True)
+    return size, chosen(path, wanted)
+
+
+def title_of(options: Asked, size: RunConfig) -> str:
+    """Of a figure."""
+    return f"{size.start_members} replicas, {size.stop_syncs} rounds, {len(options.seeds)} seeds"

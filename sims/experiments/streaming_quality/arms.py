@@ -47,9 +47,10 @@ TINY = dataclasses.replace(
 SIZES = {"full": FULL, "tiny": TINY}
 
 
-def run_of(arm: Arm, size: RunConfig, seed: int) -> RunConfig:
+def run_of(arm: str, seed: int, size: RunConfig) -> RunConfig:
     """The `[run]` of a cell. Seeds give the first weights and the order of the text, so arms of one seed begin and train alike.
 
     size: its stop_syncs are rounds of H steps, in which every fragment is synced once.
     """
-    return dataclasses.replace(size, seed=seed, outer=arm.outer, codec=arm.codec, stop_syncs=size.stop_syncs * arm.outer.fragments)
+    outer, codec = ARMS[arm].outer, ARMS[arm].codec
+    return dataclasses.replace(size, seed=seed, outer=outer, codec=codec, stop_syncs=size.stop_syncs * outer.fragments)

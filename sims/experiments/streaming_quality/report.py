@@ -26,7 +26,7 @@ from sims.experiments.streaming_quality.costs import (
 
 def workloads(size: RunConfig) -> dict[str, Workload]:
     """Of each arm at a size."""
-    return {name: workload_of(run_of(arm, size, 0)) for name, arm in ARMS.items()}
+    return {name: workload_of(run_of(name, 0, size)) for name in ARMS}
 
 
 def columns(size: RunConfig) -> dict[str, dict[str, object]]:
