@@ -77,7 +77,7 @@ def first_model(config: RunConfig) -> Any:
     from decentra.model.init import seeded
 
     _place_compiler_cache()
-    return seeded(config.model, config.data.vocab_size, config.seed)
+    return seeded(config.llama, config.seed)
 
 
 def trainer_device(name: str) -> str:
@@ -94,6 +94,13 @@ def trainer_device(name: str) -> str:
     return name
 
 
+def set_threads(count: int) -> None:
+    """CPU threads of a trainer in this process."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
 def _place_compiler_cache() -> None:
     """A model's first weights import torch's compiler, which at once makes its cache in the temporary folder and leaves
     it there: the user's cache is the place for it."""
@@ -104,7 +111,9 @@ def _place_compiler_cache() -> None:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
-def outfit(config: RunConfig, data_dir: Path, micro_batch: int = 0, device: str = "cpu") -> tuple[Any, Any, Any]:
+def outfit(
+    config: RunConfig, data_dir: Path, micro_batch: int = 0, device: str = "cpu", on_bad_step: str = "skip"
+) -> tuple[Any, Any, Any]:
     """(replica, source, heldout) of a trainer, over shards that are in place. Raises StateError, SetupError."""
     from decentra.data.shards import Shard
     from decentra.data.stream import Source
@@ -112,8 +121,8 @@ def outfit(config: RunConfig, data_dir: Path, micro_batch: int = 0, device: str 
     from decentra.train.step import Replica
 
     train, heldout = (Shard.open(data_dir / name, config.data.context, config.data.vocab_size) for name in ("train.bin", "heldout.bin"))
-    replica = Replica(first_model(config).to(trainer_device(device)), config.inner, micro_batch)
-    return replica, Source(train, config.seed), Heldout(heldout, config.eval_samples)
+    replica = Replica(first_model(config).to(trainer_device(device)), config.inner, micro_batch, on_bad_step)
+    return replica, Source(train, config.seed), Heldout(heldout, config.eval_samples, mask_documents=config.inner.mask_documents)
 
 
 def text_folder(config: RunConfig, cache: Path) -> tuple[Path, bool]:

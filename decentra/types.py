@@ -78,6 +78,7 @@ class SlotResult:
     num_samples: samples trained, a prefix of the plan's lease. loss: mean inner loss in nats a token.
     heldout_loss: of the anchor, in nats a token, where the plan asked for it. compute_s: seconds in inner steps.
     wait_s: seconds in which it stood still after its overlap steps, for the round before was not over.
+    fault: why nothing of it is to be offered, "" where it may be; leave: and why this node is to leave.
     """
 
     sync: int
@@ -88,6 +89,8 @@ class SlotResult:
     compute_s: float
     heldout_loss: float | None = None
     wait_s: float = 0.0
+    fault: str = ""
+    leave: bool = False
 
 
 @dataclass(slots=True)

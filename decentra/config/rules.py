@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 
 from decentra.config.sections import (
+    BAD_STEP_POLICIES,
     CODECS,
+    INNER_OPTIMIZERS,
     MERGES,
     OUTER_OPTIMIZERS,
+    ROPE_SCALINGS,
     SCHEDULES,
     SPARSE_CODECS,
     SYNCS,
@@ -49,6 +52,7 @@ def _numbers(run: RunConfig) -> Rules:
         "stop_syncs": run.stop_syncs,
         "stop_tokens": run.stop_tokens,
         "model.ffn_dim": model.ffn_dim,
+        "model.max_context": model.max_context,
         "inner.warmup_tokens": inner.warmup_tokens,
         "inner.decay_start_tokens": inner.decay_start_tokens,
         "inner.decay_tokens": inner.decay_tokens,
@@ -58,11 +62,13 @@ def _numbers(run: RunConfig) -> Rules:
     positive = {
         "model.norm_eps": model.norm_eps,
         "model.rope_theta": model.rope_theta,
+        "model.rope_low_freq_factor": model.rope_low_freq_factor,
         "inner.lr": inner.lr,
         "inner.eps": inner.eps,
         "outer.lr": outer.lr,
     }
     shares = {"inner.beta1": inner.beta1, "inner.beta2": inner.beta2, "outer.momentum": outer.momentum}
+    shares["inner.muon_momentum"] = inner.muon_momentum
     rules = [(value >= 1, f"{key} = {value} must be at least 1") for key, value in at_least_1.items()]
     rules += [(0 <= value < 2**63, f"{key} = {value} must not be negative or beyond 2^63") for key, value in not_negative.items()]
     rules += [(0.0 < value < math.inf, f"{key} = {value} must be a positive number") for key, value in positive.items()]
@@ -146,8 +152,27 @@ def _shapes(run: RunConfig) -> Rules:
         (heads >= 1 and dim % heads == 0, f"model.dim = {dim} must divide by num_heads = {heads}"),
         (kv_heads >= 1 and heads % kv_heads == 0, f"model.num_heads = {heads} must divide by num_kv_heads = {kv_heads}"),
         (head_dim >= 2 and head_dim % 2 == 0, f"model.dim / num_heads = {head_dim} must be even (RoPE)"),
+        (model.rope_factor >= 1.0, f"model.rope_factor = {model.rope_factor:g} must be at least 1, which stretches nothing"),
+        (
+            bool(model.rope_scaling) or model.rope_factor == 1.0,
+            f"model.rope_factor = {model.rope_factor:g} needs a model.rope_scaling, linear or llama3; or use 1",
+        ),
+        (
+            model.rope_high_freq_factor > model.rope_low_freq_factor,
+            f"model.rope_high_freq_factor = {model.rope_high_freq_factor:g} must be more than "
+            f"model.rope_low_freq_factor = {model.rope_low_freq_factor:g}",
+        ),
+        (model.rope_original_context >= 1, f"model.rope_original_context = {model.rope_original_context} must be at least 1"),
+        (
+            model.vocab_size in (0, run.data.vocab_size),
+            f"model.vocab_size = {model.vocab_size} must be that of the tokenizer, data.vocab_size = {run.data.vocab_size}; use 0 for it",
+        ),
+        (
+            model.max_context == 0 or model.max_context >= run.data.context,
+            f"model.max_context = {model.max_context} must hold data.context = {run.data.context}; use 0 for as many",
+        ),
         (0.0 < run.data.heldout_share < 0.5, f"data.heldout_share = {run.data.heldout_share} must lie between 0 and 0.5"),
-        (512 <= run.data.vocab_size <= 65536, f"data.vocab_size = {run.data.vocab_size} must lie in 512 to 65536"),
+        (512 <= run.data.vocab_size <= 1 << 20, f"data.vocab_size = {run.data.vocab_size} must lie in 512 to {1 << 20}"),
     ]
 
 
@@ -158,13 +183,16 @@ def _choices(run: RunConfig) -> Rules:
         (run.data.source == "python", f"data.source = {run.data.source!r} is not known; use 'python'"),
     ]
     names = {
+        "inner.optimizer": (run.inner.optimizer, INNER_OPTIMIZERS),
         "outer.optimizer": (run.outer.optimizer, OUTER_OPTIMIZERS),
         "outer.merge": (run.outer.merge, MERGES),
         "outer.sync": (run.outer.sync, SYNCS),
         "outer.weights": (run.outer.weights or WEIGHTS[0], WEIGHTS),
         "inner.schedule": (run.inner.schedule, SCHEDULES),
+        "model.rope_scaling": (run.model.rope_scaling, ROPE_SCALINGS),
     }
-    rules += [(name in known, f"{key} = {name!r} is not known; use {' or '.join(known)}") for key, (name, known) in names.items()]
+    for key, (name, known) in names.items():
+        rules.append((name in known, f"{key} = {name!r} is not known; use {' or '.join(filter(None, known))}"))
     rules.append(
         (
             run.outer.optimizer != "average" or run.outer.lr == 1.0,
@@ -195,6 +223,9 @@ def check_node(node: NodeConfig, place: str) -> None:
         )
     if node.daemon_threads < 1:
         raise ConfigError(f"{place}daemon_threads = {node.daemon_threads} must be at least 1")
+    if node.on_bad_step not in BAD_STEP_POLICIES:
+        key = "on-bad-step " if dashes else "on_bad_step = "
+        raise ConfigError(f"{place}{key}{node.on_bad_step!r} is not known; use {' or '.join(BAD_STEP_POLICIES)}")
     if node.reachable not in ("auto", "yes", "no"):
         raise ConfigError(f"{place}reachable{' ' if dashes else ' = '}{node.reachable!r} is not known; use auto, yes or no")
     if node.announce and node.reachable == "no":

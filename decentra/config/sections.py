@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 CODECS = ("fp32", "bf16", "int8", "int4", "fp4", "topk")
@@ -10,16 +11,24 @@ CODECS = ("fp32", "bf16", "int8", "int4", "fp4", "topk")
 SPARSE_CODECS = ("topk",)
 """Those that send few elements: for contributions alone."""
 
+INNER_OPTIMIZERS = ("adamw", "muon")
 OUTER_OPTIMIZERS = ("nesterov", "sgd", "average")
 SCHEDULES = ("cosine", "wsd")
 MERGES = ("mix", "eager")
+BAD_STEP_POLICIES = ("skip", "drop", "stop")
 SYNCS = ("steps", "time")
 WEIGHTS = ("tokens", "normalised")
+ROPE_SCALINGS = ("", "linear", "llama3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """The Llama to train. Sizes in elements; `ffn_dim` 0 means round_up(8/3 dim, 64)."""
+    """The Llama to train. Sizes in elements; `ffn_dim` 0 means round_up(8/3 dim, 64), `vocab_size` 0 that of the run's tokenizer.
+
+    max_context: positions that the shape is made for, 0 for those it is trained on.
+    rope_scaling: one of ROPE_SCALINGS; linear divides all rotary frequencies by rope_factor, llama3 (Llama 3.1) only those of
+    wavelengths beyond rope_original_context / rope_low_freq_factor, none below rope_original_context / rope_high_freq_factor.
+    """
 
     dim: int = 256
     num_layers: int = 2
@@ -28,7 +37,14 @@ class ModelConfig:
     ffn_dim: int = 0
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
+    rope_scaling: str = ""
+    rope_factor: float = 1.0
+    rope_low_freq_factor: float = 1.0
+    rope_high_freq_factor: float = 4.0
+    rope_original_context: int = 8192
     tied: bool = False
+    vocab_size: int = 0
+    max_context: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +60,15 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InnerConfig:
-    """The inner optimizer (AdamW) of every replica. All tokens are the swarm's, committed.
+    """The inner optimizer of every replica, one of INNER_OPTIMIZERS. All tokens are the swarm's, committed.
 
+    optimizer: adamw, or muon for hidden matrices and adamw for all else, at the same lr. mask_documents: a token sees its own document
+    alone, not what stands before it in the same sample.
     schedule: of lr after the warm-up, one of SCHEDULES; down to min_lr_share of it over decay_tokens, 0 for never. cosine falls
     from the warm-up on, wsd stays until decay_start_tokens and then falls as 1 - sqrt.
     """
 
+    optimizer: str = "adamw"
     lr: float = 3e-3
     min_lr_share: float = 0.1
     warmup_tokens: int = 50_000
@@ -59,9 +78,11 @@ class InnerConfig:
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
+    muon_momentum: float = 0.95
     weight_decay: float = 0.1
     clip: float = 1.0
     batch_samples: int = 4
+    mask_documents: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +165,11 @@ class RunConfig:
     codec: CodecConfig = field(default_factory=CodecConfig)
 
     @property
+    def llama(self) -> ModelConfig:
+        """The model with the vocabulary of the run's tokenizer."""
+        return dataclasses.replace(self.model, vocab_size=self.data.vocab_size)
+
+    @property
     def slot_samples(self) -> int:
         """Samples that a member trains between two syncs."""
         return self.outer.slot_steps * self.inner.batch_samples
@@ -167,6 +193,8 @@ class NodeConfig:
     listens to nobody and only dials out.
     device: of the trainer, as torch names it (cpu, cuda, cuda:1, mps); auto takes CUDA where torch sees it, else the CPU.
     daemon_threads: CPU threads for encoding, reducing and applying. micro_batch: samples of one forward pass, 0 for all.
+    on_bad_step: of a step whose loss or gradients are not finite, or lie 6 standard deviations above the last 128 steps: skip leaves
+    it out, drop offers nothing of its slot, stop lets the node leave.
     keep_snapshots: snapshots kept, with the entries and blobs since the oldest of them, 0 for all. A peer that slept for D
     entries can replay them here if (keep_snapshots - 1) * snapshot_every is at least D.
     """
@@ -179,6 +207,7 @@ class NodeConfig:
     dht: bool = True
     trainer_threads: int = 1
     micro_batch: int = 0
+    on_bad_step: str = "skip"
     daemon_threads: int = 1
     device: str = "auto"
     link: str = ""

@@ -13,6 +13,8 @@ SPACE_SYMBOL = "\u2581"
 """sentencepiece's stand-in for a space; a real one in a text travels as its three bytes."""
 
 MAX_LINE_BYTES = 4000
+BOS, EOS = 1, 2
+"""Ids of what opens and closes a document, in every tokenizer that is trained here."""
 
 
 class Tokenizer:
@@ -28,6 +30,7 @@ class Tokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         self.bos: int = self._processor.bos_id()
         self.eos: int = self._processor.eos_id()
+        self._piece_bytes = [self._bytes_of(id) for id in range(self.vocab_size)]
         self._space_symbol_ids = [self._processor.PieceToId(f"<0x{byte:02X}>") for byte in SPACE_SYMBOL.encode()]
 
     def encode(self, text: str) -> list[int]:
@@ -43,6 +46,17 @@ class Tokenizer:
         """Text of ids; separators vanish, bytes that are not UTF-8 become U+FFFD."""
         text: str = self._processor.DecodeIds(ids)
         return text
+
+    def num_bytes(self, ids: list[int]) -> int:
+        """Bytes of the text of ids; separators have none."""
+        return sum(self._piece_bytes[id] for id in ids)
+
+    def _bytes_of(self, id: int) -> int:
+        if self._processor.IsByte(id):
+            return 1
+        if self._processor.IsControl(id) or self._processor.IsUnknown(id):
+            return 0
+        return len(self._processor.IdToPiece(id).replace(SPACE_SYMBOL, " ").encode())
 
     def encode_document(self, text: str) -> list[int]:
         """bos, the text, eos."""
@@ -63,7 +77,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, max_sample_bytes:
             byte_fallback=True, character_coverage=0.9995, normalization_rule_name="identity",
             remove_extra_whitespaces=False, add_dummy_prefix=False, allow_whitespace_only_pieces=True,
             split_digits=True, user_defined_symbols=["\n", "\t"], max_sentence_length=MAX_LINE_BYTES + 8,
-            unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2,
+            unk_id=0, bos_id=BOS, eos_id=EOS, pad_id=-1, num_threads=1, minloglevel=2,
         )  # fmt: skip
     except (RuntimeError, SystemError) as error:
         raise ConfigError(f"data.vocab_size = {vocab_size} is more than {len(lines)} lines of text can fill; use a smaller one") from error

@@ -13,11 +13,11 @@ INIT_STD = 0.02
 RESIDUAL_ENDINGS = ("o_proj.weight", "down_proj.weight")
 
 
-def seeded(config: ModelConfig, vocab_size: int, seed: int) -> Llama:
+def seeded(config: ModelConfig, seed: int) -> Llama:
     """A Llama on the CPU in fp32 with first weights of `seed`. Leaves the global generator untouched."""
     # On the meta device torch's own initialisers draw nothing from the global generator.
     with torch.device("meta"):
-        model = Llama(config, vocab_size)
+        model = Llama(config)
     model = model.to_empty(device="cpu")
     init_parameters(model, seed)
     return model

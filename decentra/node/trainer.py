@@ -23,8 +23,8 @@ from decentra.train.step import Views
 from decentra.types import SlotPlan, SlotResult
 from decentra.wire.v1 import trainer_pb2
 
-Outfit = Callable[[RunConfig, Path, int, str], tuple[Any, Any, Any]]
-"""(run config, data folder, micro batch, device) -> (replica, source, heldout); build gives it."""
+Outfit = Callable[[RunConfig, Path, int, str, str], tuple[Any, Any, Any]]
+"""(run config, data folder, micro batch, device, on_bad_step) -> (replica, source, heldout); build gives it."""
 
 GONE_WITHIN_S = 1.0
 NICE = 5
@@ -81,6 +81,8 @@ class DaemonPlug:
             loss=result.loss,
             compute_s=result.compute_s,
             wait_s=result.wait_s,
+            fault=result.fault,
+            leave=result.leave,
         )
         if result.heldout_loss is not None:
             done.heldout_loss = result.heldout_loss
@@ -118,7 +120,7 @@ def run_trainer(folder: Path, outfit: Outfit) -> None:
             shared = SharedState(_descriptor(folder), told.num_elements)
             torch.set_num_threads(max(1, told.num_threads))
             run = run_from_bytes(told.run_config)
-            replica, source, heldout = outfit(run, Path(told.data_dir), told.micro_batch, told.device)
+            replica, source, heldout = outfit(run, Path(told.data_dir), told.micro_batch, told.device, told.on_bad_step)
             layout = Layout(tuple(Slot(t.name, tuple(t.shape), t.offset) for t in told.layout))
             names = parameters(layout, fragments(layout, run.outer.fragments))
             train(replica, source, DaemonPlug(channel, layout.views(shared.anchor), layout.views(shared.local), names), heldout)

@@ -144,6 +144,7 @@ class ProcessTrainer:
             num_threads=self._node.trainer_threads,
             micro_batch=self._node.micro_batch,
             device=self._node.device,
+            on_bad_step=self._node.on_bad_step,
         )
 
     async def _next_slot(self, request: trainer_pb2.NextSlotRequest, context: Any) -> trainer_pb2.Slot:
@@ -190,6 +191,8 @@ class ProcessTrainer:
                     compute_s=request.compute_s,
                     heldout_loss=heldout,
                     wait_s=request.wait_s,
+                    fault=request.fault,
+                    leave=request.leave,
                 )
             )
         return trainer_pb2.ContributeReply()

@@ -165,6 +165,12 @@ async def _train(member: Member, plan: SlotPlan, origin: int, ahead: asyncio.Fut
         member.trained_until_s = member.now()
         member.trained_s += member.trained_until_s - start
     member.compute_s += result.compute_s
+    if result.fault:
+        member.ports.note(f"sync {plan.sync}: {result.fault}; this node {'leaves' if result.leave else 'sits the sync out'}")
+        member.sits_out_sync = plan.sync
+        if result.leave:
+            member.leave()
+        return None
     mind_step_time(member, result)
     member.steps_taken += result.num_steps
     member.overrun_s[plan.sync] = result.wait_s

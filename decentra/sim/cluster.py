@@ -60,7 +60,7 @@ class Corpus:
         train = Shard.open(paths["train.bin"], config.data.context, config.data.vocab_size)
         heldout = Shard.open(paths["heldout.bin"], config.data.context, config.data.vocab_size)
         files = {name: path.read_bytes() for name, path in sorted(paths.items())}
-        return cls(files, Source(train, config.seed), Heldout(heldout, config.eval_samples))
+        return cls(files, Source(train, config.seed), Heldout(heldout, config.eval_samples, mask_documents=config.inner.mask_documents))
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ class Cluster:
 
     def _trainer(self, number: int, layout: Layout, tensors: OuterTensors) -> SimTrainer:
         config = self.scenario.run
-        replica = Replica(seeded(config.model, config.data.vocab_size, config.seed), config.inner)
+        replica = Replica(seeded(config.llama, config.seed), config.inner)
         corpus, num_fragments, step_s = self.corpus, config.outer.fragments, self.scenario.step_s_of(number)
         return SimTrainer(replica, corpus.source, corpus.heldout, layout, tensors.anchor, step_s, num_fragments)
 
@@ -137,7 +137,7 @@ class Cluster:
     async def found(self) -> None:
         """The first node makes S_0 and starts."""
         node, config = self.add_node(), self.scenario.run
-        model = seeded(config.model, config.data.vocab_size, config.seed)
+        model = seeded(config.llama, config.seed)
         layout = build.layout_of(config, model)
         tensors = empty_tensors(layout)
         with torch.no_grad():
@@ -239,7 +239,7 @@ class Cluster:
         member = self.live_nodes()[0].member
         assert member is not None
         config = self.scenario.run
-        model = seeded(config.model, config.data.vocab_size, config.seed)
+        model = seeded(config.llama, config.seed)
         copy_in(model, member.run.layout.views(member.tensors.anchor))
         return evaluate(model, self.corpus.heldout)
 

@@ -8,6 +8,7 @@ over. What happens between two syncs - the outer step, other peers, the network 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
@@ -15,6 +16,7 @@ from typing import Protocol
 from decentra.data import stream
 from decentra.data.stream import Source
 from decentra.train.evaluate import Heldout, evaluate
+from decentra.train.guard import SlotDropped
 from decentra.train.pace import Done, steps_to_take
 from decentra.train.schedule import learning_rate, slot_tokens
 from decentra.train.step import Replica, Views, copy_in, copy_out
@@ -54,7 +56,7 @@ class OuterPlug(Protocol):
         """Report a step, as `OnStep`."""
 
     def contribute(self, result: SlotResult) -> None:
-        """Hand over what now stands in `local`."""
+        """Hand over what now stands in `local`; of a result with a fault, nothing does."""
 
 
 def train(replica: Replica, source: Source, plug: OuterPlug, heldout: Heldout | None) -> None:
@@ -71,6 +73,9 @@ def train(replica: Replica, source: Source, plug: OuterPlug, heldout: Heldout | 
             slot.take_over(plan, plug.anchor, plug.fragments)
             slot.run(plan.num_steps, plug.progress)
         except SlotAbandoned:
+            continue
+        except SlotDropped as why:
+            plug.contribute(dataclasses.replace(slot.result(), fault=str(why), leave=why.leave))
             continue
         copy_out(replica.model, plug.local, plug.fragments[plan.sync % len(plug.fragments)])
         plug.contribute(slot.result())

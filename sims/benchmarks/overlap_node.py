@@ -92,8 +92,8 @@ def trainer(settings: Settings, folder: Path) -> None:
     """The trainer of a daemon until that ends it."""
     from decentra.node.trainer import run_trainer
 
-    def outfit(run: RunConfig, data_dir: Path, micro_batch: int, device: str) -> tuple[Any, Any, Any]:
-        replica, source, heldout = build.outfit(run, data_dir, micro_batch, device)
+    def outfit(run: RunConfig, data_dir: Path, micro_batch: int, device: str, on_bad_step: str) -> tuple[Any, Any, Any]:
+        replica, source, heldout = build.outfit(run, data_dir, micro_batch, device, on_bad_step)
         return Timed(replica, settings), source, heldout
 
     run_trainer(folder, outfit)

@@ -34,6 +34,11 @@ def test_hard_texts_round_trip(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
 
 
+@pytest.mark.parametrize("text", HARD_TEXTS)
+def test_ids_know_the_bytes_of_their_text(text: str) -> None:
+    assert TOKENIZER.num_bytes(TOKENIZER.encode_document(text)) == len(text.encode())
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_any_text_round_trips(text: str) -> None:

@@ -147,7 +147,7 @@ def alone(run: RunConfig, weight_decay: float) -> RunConfig:
 
 def plain(cluster: Cluster, num_steps: int) -> tuple[list[float], dict[str, torch.Tensor]]:
     run = cluster.scenario.run
-    replica = Replica(seeded(run.model, run.data.vocab_size, run.seed), run.inner)
+    replica = Replica(seeded(run.llama, run.seed), run.inner)
     losses = train_plain(replica, cluster.corpus.source, num_steps)
     return losses, {name: p.detach() for name, p in replica.model.named_parameters()}
 

@@ -19,7 +19,7 @@ SMALL = ModelConfig(dim=64, num_layers=6, num_heads=2, num_kv_heads=2)
 
 def shapes(config: ModelConfig, vocab_size: int) -> list[tuple[str, tuple[int, ...]]]:
     with torch.device("meta"):
-        return [(name, tuple(p.shape)) for name, p in Llama(config, vocab_size).named_parameters()]
+        return [(name, tuple(p.shape)) for name, p in Llama(dataclasses.replace(config, vocab_size=vocab_size)).named_parameters()]
 
 
 def layers_of(names: frozenset[str]) -> list[int]:

@@ -1,6 +1,8 @@
 """The rows of the failure table of design.md section 5, one by one, on the virtual clock."""
 
 
+import dataclasses
+
 import pytest
 from stories import follower, swarm_of
 
@@ -250,6 +252,28 @@ def test_an_owner_that_always_fails_loses_its_parts_in_the_same_attempt(monkeypa
         return answer
 
     swarm_of(4, story)
+
+
+@pytest.mark.parametrize("leave", [False, True])
+@pytest.mark.parametrize("overlap_steps", [0, 3])
+def test_who_took_a_bad_step_sits_the_sync_out_or_leaves(leave, overlap_steps):
+    async def story(swarm):
+        victim = follower(swarm, await swarm.when_leader("offers"))
+        train, bad = victim.trainer.train, swarm.newest().state.sync + 2
+
+        async def spoilt(plan, final=None):
+            result = await train(plan, final)
+            return dataclasses.replace(result, fault="a bad step", leave=leave) if plan.sync == bad else result
+
+        victim.trainer.train = spoilt
+        await swarm.until(lambda: swarm.newest().state.sync > bad + 2)
+        assert victim.name not in swarm.counted(bad) and len(swarm.counted(bad)) == 3
+        assert (victim.name in swarm.counted(bad + 2)) != leave
+        assert (victim.peer in swarm.newest().state.peers()) != leave
+        assert any("a bad step; this node" in line for line in swarm.trace)
+        await swarm.finish(LIMIT_S)
+
+    swarm_of(4, story, overlap_steps=overlap_steps)
 
 
 def test_a_sync_that_nobody_can_offer_for_is_skipped():

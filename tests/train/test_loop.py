@@ -18,14 +18,14 @@ from decentra.train.loop import OnStep, OuterPlug, Slot, SlotAbandoned, train, t
 from decentra.train.step import Replica, Views, copy_out
 from decentra.types import Intervals, SlotPlan, SlotResult
 
-MODEL = ModelConfig(dim=32, num_layers=2, num_heads=2, num_kv_heads=2)
+MODEL = ModelConfig(dim=32, num_layers=2, num_heads=2, num_kv_heads=2, vocab_size=64)
 INNER = InnerConfig(lr=3e-3, batch_samples=4, warmup_tokens=1000, weight_decay=0.0)
 CONTEXT = 16
 STEP_TOKENS = INNER.batch_samples * CONTEXT
 SHARD = Shard(np.random.default_rng(0).integers(0, 64, 3000).astype(np.uint16), context=CONTEXT)
 SOURCE = Source(SHARD, seed=1)
 
-ALL = (frozenset(name for name, _ in seeded(MODEL, 64, 0).named_parameters()),)
+ALL = (frozenset(name for name, _ in seeded(MODEL, 0).named_parameters()),)
 
 Merge = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -74,7 +74,7 @@ class Solo:
 
 
 def replica() -> Replica:
-    return Replica(seeded(MODEL, 64, 0), INNER)
+    return Replica(seeded(MODEL, 0), INNER)
 
 
 def plan(lease: Intervals, num_steps: int) -> SlotPlan:

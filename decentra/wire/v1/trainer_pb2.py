@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from decentra.wire.v1 import swarm_pb2 as decentra_dot_wire_dot_v1_dot_swarm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x65\x63\x65ntra/wire/v1/trainer.proto\x12\x10\x64\x65\x63\x65ntra.wire.v1\x1a\x1c\x64\x65\x63\x65ntra/wire/v1/swarm.proto\"*\n\rAttachRequest\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\"\xad\x01\n\x0b\x41ttachReply\x12\x12\n\nrun_config\x18\x01 \x01(\x0c\x12(\n\x06layout\x18\x02 \x03(\x0b\x32\x18.decentra.wire.v1.Tensor\x12\x14\n\x0cnum_elements\x18\x03 \x01(\x04\x12\x10\n\x08\x64\x61ta_dir\x18\x04 \x01(\t\x12\x13\n\x0bnum_threads\x18\x05 \x01(\r\x12\x13\n\x0bmicro_batch\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\"\x11\n\x0fNextSlotRequest\" \n\x10\x46inalSlotRequest\x12\x0c\n\x04sync\x18\x01 \x01(\x04\"\xd6\x02\n\x04Slot\x12\x0c\n\x04stop\x18\x01 \x01(\x08\x12\x0c\n\x04sync\x18\x02 \x01(\x04\x12)\n\x05lease\x18\x03 \x03(\x0b\x32\x1a.decentra.wire.v1.Interval\x12\x11\n\tnum_steps\x18\x04 \x01(\x04\x12\x18\n\x10tokens_committed\x18\x05 \x01(\x04\x12\x18\n\x10tokens_last_sync\x18\x06 \x01(\x04\x12\x10\n\x08\x65valuate\x18\x07 \x01(\x08\x12\r\n\x05\x66resh\x18\x08 \x01(\x08\x12\x15\n\roverlap_steps\x18\t \x01(\x04\x12\r\n\x05\x61lpha\x18\n \x01(\x01\x12\x13\n\x0bprovisional\x18\x0b \x01(\x08\x12\x12\n\nfirst_step\x18\x0c \x01(\x04\x12\x10\n\x08\x62udget_s\x18\r \x01(\x01\x12\x0f\n\x07\x62\x65gan_s\x18\x0e \x01(\x01\x12\x0e\n\x06\x65nds_s\x18\x0f \x01(\x01\x12\x0e\n\x06step_s\x18\x10 \x01(\x01\x12\r\n\x05inner\x18\x11 \x01(\x0c\"\x94\x01\n\x0fProgressRequest\x12\x0c\n\x04sync\x18\x01 \x01(\x04\x12\x12\n\nsteps_done\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nnum_tokens\x18\x04 \x01(\x04\x12\x11\n\tcompute_s\x18\x05 \x01(\x01\x12\x19\n\x0cheldout_loss\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_heldout_loss\"\x1e\n\rProgressReply\x12\r\n\x05go_on\x18\x01 \x01(\x08\"\xb1\x01\n\x08SlotDone\x12\x0c\n\x04sync\x18\x01 \x01(\x04\x12\x11\n\tnum_steps\x18\x02 \x01(\x04\x12\x13\n\x0bnum_samples\x18\x03 \x01(\x04\x12\x12\n\nnum_tokens\x18\x04 \x01(\x04\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x11\n\tcompute_s\x18\x06 \x01(\x01\x12\x19\n\x0cheldout_loss\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06wait_s\x18\x08 \x01(\x01\x42\x0f\n\r_heldout_loss\"\x11\n\x0f\x43ontributeReply2\x80\x03\n\x07Trainer\x12H\n\x06\x41ttach\x12\x1f.decentra.wire.v1.AttachRequest\x1a\x1d.decentra.wire.v1.AttachReply\x12\x45\n\x08NextSlot\x12!.decentra.wire.v1.NextSlotRequest\x1a\x16.decentra.wire.v1.Slot\x12G\n\tFinalSlot\x12\".decentra.wire.v1.FinalSlotRequest\x1a\x16.decentra.wire.v1.Slot\x12N\n\x08Progress\x12!.decentra.wire.v1.ProgressRequest\x1a\x1f.decentra.wire.v1.ProgressReply\x12K\n\nContribute\x12\x1a.decentra.wire.v1.SlotDone\x1a!.decentra.wire.v1.ContributeReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x65\x63\x65ntra/wire/v1/trainer.proto\x12\x10\x64\x65\x63\x65ntra.wire.v1\x1a\x1c\x64\x65\x63\x65ntra/wire/v1/swarm.proto\"*\n\rAttachRequest\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\"\xc2\x01\n\x0b\x41ttachReply\x12\x12\n\nrun_config\x18\x01 \x01(\x0c\x12(\n\x06layout\x18\x02 \x03(\x0b\x32\x18.decentra.wire.v1.Tensor\x12\x14\n\x0cnum_elements\x18\x03 \x01(\x04\x12\x10\n\x08\x64\x61ta_dir\x18\x04 \x01(\t\x12\x13\n\x0bnum_threads\x18\x05 \x01(\r\x12\x13\n\x0bmicro_batch\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x13\n\x0bon_bad_step\x18\x08 \x01(\t\"\x11\n\x0fNextSlotRequest\" \n\x10\x46inalSlotRequest\x12\x0c\n\x04sync\x18\x01 \x01(\x04\"\xd6\x02\n\x04Slot\x12\x0c\n\x04stop\x18\x01 \x01(\x08\x12\x0c\n\x04sync\x18\x02 \x01(\x04\x12)\n\x05lease\x18\x03 \x03(\x0b\x32\x1a.decentra.wire.v1.Interval\x12\x11\n\tnum_steps\x18\x04 \x01(\x04\x12\x18\n\x10tokens_committed\x18\x05 \x01(\x04\x12\x18\n\x10tokens_last_sync\x18\x06 \x01(\x04\x12\x10\n\x08\x65valuate\x18\x07 \x01(\x08\x12\r\n\x05\x66resh\x18\x08 \x01(\x08\x12\x15\n\roverlap_steps\x18\t \x01(\x04\x12\r\n\x05\x61lpha\x18\n \x01(\x01\x12\x13\n\x0bprovisional\x18\x0b \x01(\x08\x12\x12\n\nfirst_step\x18\x0c \x01(\x04\x12\x10\n\x08\x62udget_s\x18\r \x01(\x01\x12\x0f\n\x07\x62\x65gan_s\x18\x0e \x01(\x01\x12\x0e\n\x06\x65nds_s\x18\x0f \x01(\x01\x12\x0e\n\x06step_s\x18\x10 \x01(\x01\x12\r\n\x05inner\x18\x11 \x01(\x0c\"\x94\x01\n\x0fProgressRequest\x12\x0c\n\x04sync\x18\x01 \x01(\x04\x12\x12\n\nsteps_done\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nnum_tokens\x18\x04 \x01(\x04\x12\x11\n\tcompute_s\x18\x05 \x01(\x01\x12\x19\n\x0cheldout_loss\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_heldout_loss\"\x1e\n\rProgressReply\x12\r\n\x05go_on\x18\x01 \x01(\x08\"\xcf\x01\n\x08SlotDone\x12\x0c\n\x04sync\x18\x01 \x01(\x04\x12\x11\n\tnum_steps\x18\x02 \x01(\x04\x12\x13\n\x0bnum_samples\x18\x03 \x01(\x04\x12\x12\n\nnum_tokens\x18\x04 \x01(\x04\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x11\n\tcompute_s\x18\x06 \x01(\x01\x12\x19\n\x0cheldout_loss\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06wait_s\x18\x08 \x01(\x01\x12\r\n\x05\x66\x61ult\x18\t \x01(\t\x12\r\n\x05leave\x18\n \x01(\x08\x42\x0f\n\r_heldout_loss\"\x11\n\x0f\x43ontributeReply2\x80\x03\n\x07Trainer\x12H\n\x06\x41ttach\x12\x1f.decentra.wire.v1.AttachRequest\x1a\x1d.decentra.wire.v1.AttachReply\x12\x45\n\x08NextSlot\x12!.decentra.wire.v1.NextSlotRequest\x1a\x16.decentra.wire.v1.Slot\x12G\n\tFinalSlot\x12\".decentra.wire.v1.FinalSlotRequest\x1a\x16.decentra.wire.v1.Slot\x12N\n\x08Progress\x12!.decentra.wire.v1.ProgressRequest\x1a\x1f.decentra.wire.v1.ProgressReply\x12K\n\nContribute\x12\x1a.decentra.wire.v1.SlotDone\x1a!.decentra.wire.v1.ContributeReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHREQUEST']._serialized_start=82
   _globals['_ATTACHREQUEST']._serialized_end=124
   _globals['_ATTACHREPLY']._serialized_start=127
-  _globals['_ATTACHREPLY']._serialized_end=300
-  _globals['_NEXTSLOTREQUEST']._serialized_start=302
-  _globals['_NEXTSLOTREQUEST']._serialized_end=319
-  _globals['_FINALSLOTREQUEST']._serialized_start=321
-  _globals['_FINALSLOTREQUEST']._serialized_end=353
-  _globals['_SLOT']._serialized_start=356
-  _globals['_SLOT']._serialized_end=698
-  _globals['_PROGRESSREQUEST']._serialized_start=701
-  _globals['_PROGRESSREQUEST']._serialized_end=849
-  _globals['_PROGRESSREPLY']._serialized_start=851
-  _globals['_PROGRESSREPLY']._serialized_end=881
-  _globals['_SLOTDONE']._serialized_start=884
-  _globals['_SLOTDONE']._serialized_end=1061
-  _globals['_CONTRIBUTEREPLY']._serialized_start=1063
-  _globals['_CONTRIBUTEREPLY']._serialized_end=1080
-  _globals['_TRAINER']._serialized_start=1083
-  _globals['_TRAINER']._serialized_end=1467
+  _globals['_ATTACHREPLY']._serialized_end=321
+  _globals['_NEXTSLOTREQUEST']._serialized_start=323
+  _globals['_NEXTSLOTREQUEST']._serialized_end=340
+  _globals['_FINALSLOTREQUEST']._serialized_start=342
+  _globals['_FINALSLOTREQUEST']._serialized_end=374
+  _globals['_SLOT']._serialized_start=377
+  _globals['_SLOT']._serialized_end=719
+  _globals['_PROGRESSREQUEST']._serialized_start=722
+  _globals['_PROGRESSREQUEST']._serialized_end=870
+  _globals['_PROGRESSREPLY']._serialized_start=872
+  _globals['_PROGRESSREPLY']._serialized_end=902
+  _globals['_SLOTDONE']._serialized_start=905
+  _globals['_SLOTDONE']._serialized_end=1112
+  _globals['_CONTRIBUTEREPLY']._serialized_start=1114
+  _globals['_CONTRIBUTEREPLY']._serialized_end=1131
+  _globals['_TRAINER']._serialized_start=1134
+  _globals['_TRAINER']._serialized_end=1518
 # @@protoc_insertion_point(module_scope)

@@ -16,7 +16,7 @@ class AttachRequest(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class AttachReply(_message.Message):
-    __slots__ = ("run_config", "layout", "num_elements", "data_dir", "num_threads", "micro_batch", "device")
+    __slots__ = ("run_config", "layout", "num_elements", "data_dir", "num_threads", "micro_batch", "device", "on_bad_step")
     RUN_CONFIG_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     NUM_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class AttachReply(_message.Message):
     NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ON_BAD_STEP_FIELD_NUMBER: _ClassVar[int]
     run_config: bytes
     layout: _containers.RepeatedCompositeFieldContainer[_swarm_pb2.Tensor]
     num_elements: int
@@ -31,7 +32,8 @@ class AttachReply(_message.Message):
     num_threads: int
     micro_batch: int
     device: str
-    def __init__(self, run_config: _Optional[bytes] = ..., layout: _Optional[_Iterable[_Union[_swarm_pb2.Tensor, _Mapping]]] = ..., num_elements: _Optional[int] = ..., data_dir: _Optional[str] = ..., num_threads: _Optional[int] = ..., micro_batch: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+    on_bad_step: str
+    def __init__(self, run_config: _Optional[bytes] = ..., layout: _Optional[_Iterable[_Union[_swarm_pb2.Tensor, _Mapping]]] = ..., num_elements: _Optional[int] = ..., data_dir: _Optional[str] = ..., num_threads: _Optional[int] = ..., micro_batch: _Optional[int] = ..., device: _Optional[str] = ..., on_bad_step: _Optional[str] = ...) -> None: ...
 
 class NextSlotRequest(_message.Message):
     __slots__ = ()
@@ -104,7 +106,7 @@ class ProgressReply(_message.Message):
     def __init__(self, go_on: _Optional[bool] = ...) -> None: ...
 
 class SlotDone(_message.Message):
-    __slots__ = ("sync", "num_steps", "num_samples", "num_tokens", "loss", "compute_s", "heldout_loss", "wait_s")
+    __slots__ = ("sync", "num_steps", "num_samples", "num_tokens", "loss", "compute_s", "heldout_loss", "wait_s", "fault", "leave")
     SYNC_FIELD_NUMBER: _ClassVar[int]
     NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
     NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +115,8 @@ class SlotDone(_message.Message):
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     HELDOUT_LOSS_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
     sync: int
     num_steps: int
     num_samples: int
@@ -121,7 +125,9 @@ class SlotDone(_message.Message):
     compute_s: float
     heldout_loss: float
     wait_s: float
-    def __init__(self, sync: _Optional[int] = ..., num_steps: _Optional[int] = ..., num_samples: _Optional[int] = ..., num_tokens: _Optional[int] = ..., loss: _Optional[float] = ..., compute_s: _Optional[float] = ..., heldout_loss: _Optional[float] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    fault: str
+    leave: bool
+    def __init__(self, sync: _Optional[int] = ..., num_steps: _Optional[int] = ..., num_samples: _Optional[int] = ..., num_tokens: _Optional[int] = ..., loss: _Optional[float] = ..., compute_s: _Optional[float] = ..., heldout_loss: _Optional[float] = ..., wait_s: _Optional[float] = ..., fault: _Optional[str] = ..., leave: _Optional[bool] = ...) -> None: ...
 
 class ContributeReply(_message.Message):
     __slots__ = ()
