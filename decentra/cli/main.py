@@ -20,6 +20,10 @@ COMMANDS = {
     "tune": "which steps, overlap and codec would keep a swarm computing, by what its nodes measured",
     "sim": "simulate a swarm from a scenario file",
     "recover": "go on without members that are gone for good: an operator signs a view of those that stay",
+    "train": "the trainer of a node, without a swarm",
+    "eval": "held-out loss and bits per byte of what a run has agreed on, from a state directory",
+    "generate": "what that model writes",
+    "export": "that model as a Hugging Face folder",
     "replay": "reproduce the hash of any entry from a state directory, offline",
 }
 HIDDEN = ("trainer", "text")
