@@ -30,7 +30,7 @@ from decentra.train.step import copy_in
 
 PROMPTS = ("def ", "import ", "The ")
 LINE_TOKENS = 40
-STREAMING_STEPS, STREAMING_FRAGMENTS = 100, 2
+STREAMING_STEPS, STREAMING_FRAGMENTS = 80, 2
 TEMPERATURE = 0.5
 
 
