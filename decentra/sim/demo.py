@@ -59,6 +59,7 @@ def demo_run(settings: Settings) -> RunConfig:
         seed=settings.seed,
         start_members=settings.peers,
         stop_syncs=settings.rounds * outer.fragments,
+        eval_samples=32,
         model=preset("demo"),
         inner=InnerConfig(lr=3e-3, warmup_tokens=50_000, batch_samples=4),
         outer=outer,
