@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"--{name} {value} must be at least 1")
     from decentra import build
     from decentra.config import load
+    from decentra.scaling.flops import flop_per_token
     from decentra.sim.offline import keep_run
     from decentra.train.alone import Plan, train_alone
 
@@ -62,10 +63,13 @@ def main(arguments: list[str]) -> int:
     folder = keep_run(options.out, run, text.files)
     replica, source, heldout = build.outfit(run, folder, node.micro_batch, node.device, node.on_bad_step)
 
+    flop = flop_per_token(run.llama, run.data.context)
+
     def tell(point: Point) -> None:
         if not options.json:
             line = f"step {point.step:>6} of {steps}   loss {point.loss:.3f}   held-out {point.heldout_loss:.3f}   "
-            print(line + f"{point.tokens:,} tokens   {point.tokens_per_s:,.0f} tokens/s", flush=True)
+            rate = f"{point.tokens_per_s:,.0f} tokens/s, {point.tokens_per_s * flop / 1e9:,.1f} GFLOP/s as torchtitan counts"
+            print(line + f"{point.tokens:,} tokens   {rate}", flush=True)
 
     plan = Plan(steps, options.eval_every, options.save_every)
     last = train_alone(replica, source, heldout, run, plan, options.out / "checkpoints", tell)

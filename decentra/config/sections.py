@@ -46,6 +46,11 @@ class ModelConfig:
     vocab_size: int = 0
     max_context: int = 0
 
+    @property
+    def hidden_dim(self) -> int:
+        """Of the feed-forward network."""
+        return self.ffn_dim or -(-8 * self.dim // (3 * 64)) * 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:

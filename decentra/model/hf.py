@@ -20,7 +20,7 @@ from torch import Tensor
 
 from decentra.config import ModelConfig
 from decentra.errors import ConfigError, StateError
-from decentra.model.llama import Llama, ffn_dim
+from decentra.model.llama import Llama
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.model", "tokenizer_config.json"
@@ -57,7 +57,7 @@ def hf_config(config: ModelConfig, bos: int, eos: int) -> dict[str, Any]:
         **FIXED,
         "vocab_size": config.vocab_size,
         "hidden_size": config.dim,
-        "intermediate_size": ffn_dim(config),
+        "intermediate_size": config.hidden_dim,
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_kv_heads,

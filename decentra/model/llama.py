@@ -89,7 +89,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.self_attn = Attention(config)
-        self.mlp = SwiGLU(config.dim, ffn_dim(config))
+        self.mlp = SwiGLU(config.dim, config.hidden_dim)
         self.input_layernorm = RMSNorm(config.dim, config.norm_eps)
         self.post_attention_layernorm = RMSNorm(config.dim, config.norm_eps)
 
@@ -155,11 +155,6 @@ class RMSNorm(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden: (..., dim). Returns the same shape and dtype."""
         return functional.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
-
-
-def ffn_dim(config: ModelConfig) -> int:
-    """Hidden size of the feed-forward network: as configured, or 8/3 dim rounded up to a multiple of 64."""
-    return config.ffn_dim or -(-8 * config.dim // (3 * 64)) * 64
 
 
 def attention_mask(length: int, start: int, documents: Tensor | None, device: torch.device) -> Tensor | None:

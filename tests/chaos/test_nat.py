@@ -145,15 +145,14 @@ def counted(status: dict[str, Any]) -> dict[int, int]:
 
 @pytest.mark.parametrize("daemons", [4], indirect=True)
 def test_a_node_that_nobody_has_a_route_to_takes_full_part(daemons: Daemons) -> None:
-    string = daemons.begin(SMALL)
+    string = daemons.begin(dataclasses.replace(SMALL, outer=OuterConfig(inner_steps=40)))  # slots long beside a moment's delay
     daemons.node(3, "--join", string)
     daemons.node(4, "--join", string, listen=daemons.world.inner_address(4))
     statuses = daemons.statuses()
     assert_agreed(daemons, statuses, {4})
     assert [status["sync"] for status in statuses.values()] == [3, 3, 3]
-    # On a busy machine whoever comes last may miss a sync.
     left_out = [report["left_out"] for report in statuses[FOUNDER]["rounds"] if report["left_out"]]
-    assert sorted(counted(statuses[FOUNDER]).values())[1:] == [3, 3], f"syncs count the one that cannot be dialled, but {left_out}"
+    assert set(counted(statuses[FOUNDER]).values()) == {3}, f"every sync counts the one that cannot be dialled, but {left_out}"
     assert "others cannot dial this node" in daemons.said(4) and "10.80.0.4:7701" in daemons.said(4)
     assert "cannot dial this node" not in daemons.said(3)
 

@@ -11,7 +11,7 @@ from decentra.config import DataConfig, ModelConfig, RunConfig, check_run
 from decentra.errors import ConfigError
 from decentra.model.generate import generate
 from decentra.model.init import seeded
-from decentra.model.llama import Cache, Llama, documents_of, ffn_dim, num_parameters, rotary_frequencies, rotary_tables
+from decentra.model.llama import Cache, Llama, documents_of, num_parameters, rotary_frequencies, rotary_tables
 from decentra.model.presets import PRESETS, preset
 
 SMALL = ModelConfig(dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=48, vocab_size=64)
@@ -82,9 +82,8 @@ def test_residual_projections_start_smaller() -> None:
 
 
 def test_feed_forward_size_is_rounded_up() -> None:
-    assert ffn_dim(ModelConfig(dim=192)) == 512
-    assert ffn_dim(ModelConfig(dim=64)) == 192
-    assert ffn_dim(SMALL) == 48
+    assert ModelConfig(dim=192).hidden_dim == 512 and ModelConfig(dim=64).hidden_dim == 192
+    assert SMALL.hidden_dim == 48
 
 
 PUBLISHED = {
