@@ -158,10 +158,12 @@ async def _train(member: Member, plan: SlotPlan, origin: int, ahead: asyncio.Fut
         return None
     finally:
         member.slot_sync = -1
-        for each in (task, final):
-            if each is not None and not each.done():
-                each.cancel()
-                await asyncio.wait({each})
+        # All are cancelled before any is waited for: who is cancelled here once more leaves nothing at work.
+        left = [each for each in (task, final) if each is not None and not each.done()]
+        for each in left:
+            each.cancel()
+        if left:
+            await asyncio.wait(left)
         member.trained_until_s = member.now()
         member.trained_s += member.trained_until_s - start
     member.compute_s += result.compute_s

@@ -11,8 +11,8 @@ from sims.experiments.protocol_fuzz.planted import PLANTED
 
 SEARCHED_SEEDS = 300
 FOUND = {  # bug: (seed, what the watch says of it)
-    "no promise phase": (2, "two entries 3 are chosen"),
-    "nameless ballots": (3, "which did not accept it in ballot"),
+    "no promise phase": (2, "two entries 4 are chosen"),
+    "nameless ballots": (16, "which did not accept it in ballot"),
     "lost disk votes again": (44, "hears an incarnation that ended"),
     "commit before held": (2, "members hold its blobs"),
     "mixed versions": (20, "are not the average of what it counts"),
@@ -21,10 +21,10 @@ FOUND = {  # bug: (seed, what the watch says of it)
     "tag per peer": (1, "sends no residual"),
     "leaver takes certificate": (178, "no sync within"),
     "dead incarnation heard": (44, "hears an incarnation that ended"),
-    "replica kept": (27, "its replica carries ids"),
+    "replica kept": (11, "is not against the anchor"),
     "one fragment taken over": (17, "is not against the anchor"),
     "last contribution sent twice": (1, "is not what its replica did"),
-    "point kept": (81, "is not what its replica did"),
+    "point kept": (23, "is not what its replica did"),
 }
 
 
