@@ -14,9 +14,10 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 
 from decentra.config import RunConfig, config_hash, differing_keys, run_bytes, run_from_bytes
 from decentra.data.stream import Source
-from decentra.errors import ConfigError
+from decentra.errors import ConfigError, DecentraError
 from decentra.train import checkpoint
 from decentra.train.evaluate import Heldout, evaluate
+from decentra.train.guard import SlotDropped
 from decentra.train.loop import train_plain
 from decentra.train.step import Replica
 
@@ -45,7 +46,10 @@ class Point:
 def train_alone(
     replica: Replica, source: Source, heldout: Heldout, run: RunConfig, plan: Plan, folder: Path, tell: Callable[[Point], None]
 ) -> Point:
-    """Go on from the newest checkpoint in `folder`, or from the beginning. Raises ConfigError, StateError; OSError from a full disk."""
+    """Go on from the newest checkpoint in `folder`, or from the beginning.
+
+    Raises ConfigError, StateError, DecentraError at a bad step that is not to be skipped, OSError from a full disk.
+    """
     start = resume(replica, run, folder)
     batch_tokens = replica.config.batch_samples * source.shard.context
     losses: list[float] = []
@@ -69,7 +73,10 @@ def train_alone(
 
     with _writing(folder, plan.keep) as writer:
         if start < plan.steps:
-            train_plain(replica, source, plan.steps - start, on_step, start)
+            try:
+                train_plain(replica, source, plan.steps - start, on_step, start)
+            except SlotDropped as why:
+                raise DecentraError(f"{why}; the same command goes on from the newest checkpoint in {folder}") from why
         else:
             reached.append(Point(start, start * batch_tokens, float("nan"), evaluate(replica.model, heldout), 0.0))
     return reached[-1]

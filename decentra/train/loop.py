@@ -9,6 +9,7 @@ over. What happens between two syncs - the outer step, other peers, the network 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
@@ -93,6 +94,7 @@ class Slot:
         self._replica, self._source, self._plan, self._heldout = replica, source, plan, heldout
         self.num_steps = self._num_samples = 0
         self._losses = self._compute_s = 0.0
+        self._judged_samples = 0
         self._heldout_loss: float | None = None
 
     def begin(self, local: Views, fragments: Sequence[Collection[str]]) -> None:
@@ -135,18 +137,21 @@ class Slot:
             self._compute_s += time.perf_counter() - start_s
             self.num_steps = step
             self._num_samples += len(batch_ids)
-            self._losses += loss * len(batch_ids)
+            if math.isfinite(loss):  # of a bad step it may not be
+                self._losses += loss * len(batch_ids)
+                self._judged_samples += len(batch_ids)
             if not on_step(step, loss, self._num_samples * self._source.shard.context):
                 raise SlotAbandoned(f"sync {plan.sync} went on without step {step} of {plan.num_steps}")
 
     def result(self) -> SlotResult:
-        """What was done."""
+        """What was done. loss: of steps that were not bad; NaN where there was no other."""
+        no_loss = math.nan if self.num_steps else 0.0
         return SlotResult(
             sync=self._plan.sync,
             num_steps=self.num_steps,
             num_samples=self._num_samples,
             num_tokens=self._num_samples * self._source.shard.context,
-            loss=self._losses / max(1, self._num_samples),
+            loss=self._losses / self._judged_samples if self._judged_samples else no_loss,
             compute_s=self._compute_s,
             heldout_loss=self._heldout_loss,
             wait_s=self.wait_s,

@@ -271,6 +271,7 @@ def test_who_took_a_bad_step_sits_the_sync_out_or_leaves(leave, overlap_steps):
         assert (victim.name in swarm.counted(bad + 2)) != leave
         assert (victim.peer in swarm.newest().state.peers()) != leave
         assert any("a bad step; this node" in line for line in swarm.trace)
+        victim.gone = leave
         await swarm.finish(LIMIT_S)
 
     swarm_of(4, story, overlap_steps=overlap_steps)

@@ -18,7 +18,7 @@ import torch
 
 from decentra import build
 from decentra.config import RunConfig
-from decentra.errors import ConfigError, StateError
+from decentra.errors import ConfigError, DecentraError, StateError
 from decentra.train import checkpoint
 from decentra.train.alone import Plan, Point, state_of, train_alone
 from decentra.train.step import Replica
@@ -159,3 +159,23 @@ def test_what_it_is_of_stands_beside_it(small_run: RunConfig, data_folder: Path,
     lone(small_run, data_folder, tmp_path, 2)
     about = json.loads((checkpoint.complete(tmp_path)[-1] / checkpoint.ABOUT).read_text())
     assert about["step"] == 2 and json.loads(about["run"])["name"] == small_run.name and len(about["config_hash"]) == 16
+
+
+@pytest.mark.parametrize("policy", ["drop", "stop"])
+def test_a_bad_step_that_is_not_to_be_skipped_ends_a_lone_run_and_leaves_its_checkpoints(
+    policy: str, small_run: RunConfig, data_folder: Path, tmp_path: Path
+) -> None:
+    lone(small_run, data_folder, tmp_path, 3)
+    replica, source, heldout = build.outfit(small_run, data_folder, on_bad_step=policy)
+    step = replica.inner_step
+    spoilt = iter([False, True])
+
+    def spoiling(*batch: Any) -> float:
+        if next(spoilt):
+            replica.model.get_parameter("model.norm.weight").data[0] = float("nan")
+        return step(*batch)
+
+    replica.inner_step = spoiling
+    with pytest.raises(DecentraError, match=r"a bad step.*goes on from the newest checkpoint"):
+        train_alone(replica, source, heldout, small_run, Plan(9, 4, 3), tmp_path, lambda point: None)
+    assert [path.name for path in checkpoint.complete(tmp_path)] == ["step-00000003"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from decentra.data.shards import Shard
 from decentra.data.stream import Source
 from decentra.model.init import seeded
 from decentra.train.evaluate import Heldout
+from decentra.train.guard import SlotDropped
 from decentra.train.loop import OnStep, OuterPlug, Slot, SlotAbandoned, train, train_plain
 from decentra.train.step import Replica, Views, copy_out
 from decentra.types import Intervals, SlotPlan, SlotResult
@@ -108,6 +112,31 @@ def test_a_slot_trains_a_prefix_of_its_lease(lease: Intervals, num_steps: int, s
     assert (result.sync, result.num_steps, result.num_samples, result.num_tokens) == (3, steps, samples, samples * CONTEXT)
     assert result.heldout_loss is None
     assert (result.loss > 3 and result.compute_s > 0) if steps else result.loss == result.compute_s == 0.0
+
+
+def test_bad_steps_do_not_count_in_the_loss_of_a_slot() -> None:
+    one, two = replica(), replica()
+    steps = iter([1.0, math.nan, 3.0, math.inf])
+    one.inner_step = lambda *batch: next(steps)  # type: ignore[method-assign]
+    assert run_slot(one, plan(((0, 40),), 4), None, always).loss == 2.0
+    two.inner_step = lambda *batch: math.nan  # type: ignore[method-assign]
+    assert math.isnan(run_slot(two, plan(((0, 40),), 4), None, always).loss)
+
+
+def test_a_slot_that_is_dropped_is_told_of_and_the_next_one_trained() -> None:
+    one = replica()
+    step, calls = one.inner_step, itertools.count(1)
+
+    def dropping(*batch: Any) -> float:
+        if next(calls) == 6:
+            raise SlotDropped("a bad step", leave=False)
+        return step(*batch)
+
+    one.inner_step = dropping  # type: ignore[method-assign]
+    plug = Solo(one, num_syncs=3, num_steps=4, merge=outer_step)
+    train(one, SOURCE, plug, None)
+    assert [(result.fault, result.num_steps) for result in plug.results[:2]] == [("", 4), ("a bad step", 1)]
+    assert not plug.results[-1].fault
 
 
 def test_heldout_loss_is_of_the_anchor() -> None:
