@@ -41,6 +41,7 @@ from decentra.model.presets import preset
 from decentra.observe.summary import mean_times
 from decentra.sim.daemons import last_line
 from decentra.sim.processes import run_toml
+from decentra.transport.base import FRAME_BYTES
 from sims.benchmarks.codec import commit, processor
 from sims.benchmarks.overlap_node import Settings
 
@@ -215,9 +216,12 @@ def measure(bench: Bench, blocks: int) -> Iterator[str]:
 
 
 def link_for(one_way_bytes: float, slot_s: float) -> str:
-    """The link over which a round takes half of a slot."""
+    """The link over which a round takes half of a slot.
+
+    The shaper lets a frame take the sender's link and then the receiver's: in scatter and gather that costs a frame more each.
+    """
     left_s = max(0.1 * slot_s, ON_THE_WIRE * slot_s - DELAYS * DELAY_S)
-    return f"{one_way_bytes * 8e-6 / left_s:.2f}mbit,{DELAY_S * 1e3:g}ms"
+    return f"{(one_way_bytes + 2 * FRAME_BYTES) * 8e-6 / left_s:.2f}mbit,{DELAY_S * 1e3:g}ms"
 
 
 def lines_of(found: dict[str, list[Rates]], rounds: Sequence[Round], link: str, round_bytes: int) -> Iterator[str]:

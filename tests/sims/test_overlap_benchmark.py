@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from decentra.config import parse_link
+from decentra.transport.base import FRAME_BYTES
 from sims.benchmarks.overlap import DELAYS, ON_THE_WIRE, WARMUP_SLOTS, Rates, Round, lines_of, link_for, rates_of, run_of
 
 
@@ -24,7 +25,7 @@ def test_a_slot_lasts_from_the_last_step_before_it_to_its_own_last_step(tmp_path
 
 def test_the_link_takes_a_round_half_of_a_slot() -> None:
     bytes_per_s, delay_s = parse_link(link_for(2_700_000, 6.0))
-    assert 2_700_000 / bytes_per_s + DELAYS * delay_s == pytest.approx(ON_THE_WIRE * 6.0, rel=0.01)
+    assert (2_700_000 + 2 * FRAME_BYTES) / bytes_per_s + DELAYS * delay_s == pytest.approx(ON_THE_WIRE * 6.0, rel=0.01)
 
 
 def test_rounds_overlap_with_nearly_all_of_a_slot() -> None:
