@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import importlib
 import os
 import socket
 import subprocess
@@ -54,6 +55,15 @@ dht = false
 """
 
 Fails = Callable[..., str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """What commands import on their way: from a cold disk that takes longer than a person may be kept waiting."""
+    for name in ("hivemind.dht.node", "hivemind.p2p", *(f"decentra.cli.{command}" for command in COMMANDS)):
+        importlib.import_module(name)
+    for name in ("node.daemon", "sim.demo", "sim.offline", "sim.simulate", "train.alone", "model.hf", "rounds.recovery"):
+        importlib.import_module(f"decentra.{name}")
 
 
 @pytest.fixture()

@@ -27,7 +27,7 @@ class Oracle:
         self.config, self.source = config, source
         self.replicas: dict[str, Replica] = {}
         self.losses: list[dict[str, list[float]]] = []
-        first = seeded(config.model, config.data.vocab_size, config.seed)
+        first = seeded(config.llama, config.seed)
         self.anchor: Tensors = {name: p.detach().clone() for name, p in first.named_parameters()}
         self.momentum: Tensors = {name: torch.zeros_like(p) for name, p in self.anchor.items()}
         self.tokens = 0
@@ -72,7 +72,7 @@ class Oracle:
         """Local parameters after the inner steps; the inner optimizer's moments live on, the weights restart."""
         config = self.config
         if sender not in self.replicas:
-            self.replicas[sender] = Replica(seeded(config.model, config.data.vocab_size, config.seed), config.inner)
+            self.replicas[sender] = Replica(seeded(config.llama, config.seed), config.inner)
         replica, batch = self.replicas[sender], config.inner.batch_samples
         with torch.no_grad():
             for name, parameter in replica.model.named_parameters():

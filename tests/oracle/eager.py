@@ -73,7 +73,7 @@ class EagerOracle(Oracle):
         config, batch = self.config, self.config.inner.batch_samples
         known = sender in self.replicas
         if not known:
-            self.replicas[sender] = Replica(seeded(config.model, config.data.vocab_size, config.seed), config.inner)
+            self.replicas[sender] = Replica(seeded(config.llama, config.seed), config.inner)
             self.bases[sender] = dict(self.anchor)
         taken = self.fragments[(self.num_syncs - 1) % len(self.fragments)] if known else self.anchor
         with torch.no_grad():

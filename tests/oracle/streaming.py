@@ -44,7 +44,7 @@ class StreamingOracle(Oracle):
         outer, batch = self.config.outer, self.config.inner.batch_samples
         known = sender in self.replicas
         if not known:
-            self.replicas[sender] = Replica(seeded(self.config.model, self.config.data.vocab_size, self.config.seed), self.config.inner)
+            self.replicas[sender] = Replica(seeded(self.config.llama, self.config.seed), self.config.inner)
             self._take(sender, list(self.anchor), 0.0)
         overlap = outer.overlap_steps if known else 0
         self.losses[-1][sender] = []
