@@ -72,8 +72,10 @@ def test_a_wsd_run_is_extended_and_decayed_on_its_way(rates: Rates, small_run: R
         )
 
     clock.run(main())
-    first, second, third = rates.values()
-    assert first == second == third and len(first) == 70
+    first = max(rates.values(), key=len)
+    assert len(first) == 70 and len(rates) == 3
+    # Who hears of a commit a moment late leaves out the steps that the others have taken by then, and no other.
+    assert all(len(each) >= 66 and all(rate in steps for steps in [iter(first)] for rate in each) for each in rates.values())
     tokens = [1920 / 5 * step for step in range(1, 71)]  # of all three, 5 steps of 4 samples of 32 tokens a sync
     moved = dataclasses.replace(WSD, decay_start_tokens=18_000, decay_tokens=4000)
     assert first == pytest.approx([learning_rate(at, moved) for at in tokens], rel=1e-12, abs=1e-15)
