@@ -55,7 +55,7 @@ def test_a_late_joiner_trains_at_its_peers_rate(rates: Rates, small_run: RunConf
 
 def test_a_wsd_run_is_extended_and_decayed_on_its_way(rates: Rates, small_run: RunConfig, data_folder: Path) -> None:
     """The decay would begin at 8,000 tokens. It is put off while the rate is stable, then brought on, and nothing starts again."""
-    run = dataclasses.replace(small_run, inner=WSD, stop_syncs=14)
+    run = dataclasses.replace(small_run, inner=WSD, stop_syncs=14, seed=3)  # nobody is late in this one
     cluster = Cluster(Scenario(name="moved", peers=3, run=run), Corpus.of(run, data_folder), lambda line: None)
 
     async def wish(at_sync: int, **wanted: object) -> None:
@@ -72,10 +72,8 @@ def test_a_wsd_run_is_extended_and_decayed_on_its_way(rates: Rates, small_run: R
         )
 
     clock.run(main())
-    first = max(rates.values(), key=len)
-    assert len(first) == 70 and len(rates) == 3
-    # Who hears of a commit a moment late leaves out the steps that the others have taken by then, and no other.
-    assert all(len(each) >= 66 and all(rate in steps for steps in [iter(first)] for rate in each) for each in rates.values())
+    first, second, third = rates.values()
+    assert first == second == third and len(first) == 70
     tokens = [1920 / 5 * step for step in range(1, 71)]  # of all three, 5 steps of 4 samples of 32 tokens a sync
     moved = dataclasses.replace(WSD, decay_start_tokens=18_000, decay_tokens=4000)
     assert first == pytest.approx([learning_rate(at, moved) for at in tokens], rel=1e-12, abs=1e-15)
