@@ -117,12 +117,20 @@ def outfit(
     """(replica, source, heldout) of a trainer, over shards that are in place. Raises StateError, SetupError."""
     from decentra.data.shards import Shard
     from decentra.data.stream import Source
-    from decentra.train.evaluate import Heldout
     from decentra.train.step import Replica
 
-    train, heldout = (Shard.open(data_dir / name, config.data.context, config.data.vocab_size) for name in ("train.bin", "heldout.bin"))
+    train = Shard.open(data_dir / "train.bin", config.data.context, config.data.vocab_size)
     replica = Replica(first_model(config).to(trainer_device(device)), config.inner, micro_batch, on_bad_step)
-    return replica, Source(train, config.seed), Heldout(heldout, config.eval_samples, mask_documents=config.inner.mask_documents)
+    return replica, Source(train, config.seed), heldout(config, data_dir)
+
+
+def heldout(config: RunConfig, data_dir: Path, num_samples: int = 0) -> Any:
+    """What a run is evaluated on, over a shard that is in place; num_samples 0: as many as it says. Raises StateError."""
+    from decentra.data.shards import Shard
+    from decentra.train.evaluate import Heldout
+
+    shard = Shard.open(data_dir / "heldout.bin", config.data.context, config.data.vocab_size)
+    return Heldout(shard, num_samples or config.eval_samples, mask_documents=config.inner.mask_documents)
 
 
 def text_folder(config: RunConfig, cache: Path) -> tuple[Path, bool]:

@@ -31,15 +31,14 @@ def main(arguments: list[str]) -> int:
     options = read(Options, arguments, "eval")
     if options.samples < 0:
         raise ConfigError(f"--samples {options.samples} must not be negative; use 0 for as many as the run evaluates")
-    from decentra.data.shards import Shard
+    from decentra import build
     from decentra.data.tokenizer import Tokenizer
     from decentra.sim.offline import trained
-    from decentra.train.evaluate import Heldout, bits_per_byte, evaluate
+    from decentra.train.evaluate import bits_per_byte, evaluate
 
     with trained(options.state) as found:
         run, tokenizer = found.run, Tokenizer(found.tokenizer)
-        shard = Shard.open(found.files / "heldout.bin", run.data.context, run.data.vocab_size)
-        heldout = Heldout(shard, options.samples or run.eval_samples, mask_documents=run.inner.mask_documents)
+        heldout = build.heldout(run, found.files, options.samples)
         loss = evaluate(found.model, heldout)
         bits = bits_per_byte(loss, heldout, tokenizer.num_bytes)
     if options.json:

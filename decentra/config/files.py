@@ -18,16 +18,20 @@ from decentra.errors import ConfigError
 
 def load(path: Path) -> Config:
     """Read a TOML config file. Raises ConfigError naming file, key and remedy."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read config {path}: {error.strerror}; give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    config: Config = from_dict(Config, raw, str(path), "")
+    config: Config = from_dict(Config, read_toml(path, "config"), str(path), "")
     check_run(config.run, str(path))
     check_node(config.node, f"{path}: node.")
     return config
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file; `what` it is, for a person. Raises ConfigError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {what} {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
 def from_dict(kind: type, raw: object, place: str, prefix: str) -> Any:

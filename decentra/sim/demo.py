@@ -26,7 +26,6 @@ from decentra.sim.kills import ROLES, kills
 from decentra.sim.offline import open_state
 from decentra.sim.processes import Play, ProcessSwarm, Show
 from decentra.train.evaluate import evaluate
-from decentra.train.step import copy_in
 
 PROMPTS = ("def ", "import ", "The ")
 LINE_TOKENS = 40
@@ -127,9 +126,7 @@ def report(settings: Settings, run: RunConfig, swarm: ProcessSwarm) -> tuple[dic
     survivor = swarm.ended_well()[0]
     opened = open_state(survivor.state)
     reached = opened.restore()
-    model = build.first_model(run)
-    copy_in(model, opened.run.layout.views(opened.tensors.anchor))
-    _, _, heldout = build.outfit(run, survivor.state / "files")
+    model, heldout = opened.model(), build.heldout(run, survivor.state / "files")
     unigram = unigram_entropy(np.asarray(heldout.shard.tokens))
     summary = summarize(
         ended,

@@ -38,6 +38,12 @@ class OpenedState:
         """S after `to_r` entries (default: all). Raises StateError."""
         return catchup.restore(self.store, self.run, self.tensors, to_r)
 
+    def model(self) -> Llama:
+        """A model on the CPU with the anchor's weights, once they are restored."""
+        model: Llama = build.first_model(self.run.config)
+        copy_in(model, self.run.layout.views(self.tensors.anchor))
+        return model
+
 
 def open_state(path: Path) -> OpenedState:
     """Open a state directory. Raises StateError if it holds no run, is damaged or in use."""
@@ -85,9 +91,7 @@ def trained(path: Path) -> Iterator[Trained]:
         with naming_the_state(path):
             reached = opened.restore()
         config, state = opened.run.config, reached.state
-        model = build.first_model(config)
-        copy_in(model, opened.run.layout.views(opened.tensors.anchor))
-        yield Trained(model, config, state.r, state.sync, state.tokens, path / "files")
+        yield Trained(opened.model(), config, state.r, state.sync, state.tokens, path / "files")
     finally:
         cast(DiskFiles, opened.store.files).close()
 

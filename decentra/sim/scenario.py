@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from decentra.config import RunConfig, check_run, from_dict, parse_link
+from decentra.config import RunConfig, check_run, from_dict, parse_link, read_toml
 from decentra.errors import ConfigError
 
 FAULTS = ("join", "kill", "leave")
@@ -50,12 +49,7 @@ class Scenario:
 
 def load(path: Path) -> Scenario:
     """Read a scenario. Raises ConfigError naming file, key and remedy."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read scenario {path}: {error.strerror}; give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    raw = read_toml(path, "scenario")
     if "name" not in raw:
         raise ConfigError(f"{path}: key name is missing; add name = \"...\"")
     scenario: Scenario = from_dict(Scenario, raw, str(path), "")

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
-from torch.distributed.checkpoint.api import CheckpointException
 
 from decentra.errors import StateError
 
@@ -35,6 +33,9 @@ def save(folder: Path, step: int, state: Mapping[str, Any], about: Mapping[str, 
     unfinished = final.with_suffix(UNFINISHED)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(unfinished, ignore_errors=True)
+    # Here and in `load`: it takes a second and a half to import, which commands that only look for a checkpoint need not wait.
+    from torch.distributed.checkpoint import state_dict_saver
+
     with _alone():
         state_dict_saver.save(dict(state), checkpoint_id=unfinished, no_dist=True)
     files = {path.name: _digest(path) for path in sorted(unfinished.iterdir())}
@@ -55,20 +56,24 @@ def complete(folder: Path) -> list[Path]:
 
 
 def about(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint is of. Raises StateError where one of its files is not as it was written."""
-    try:
+    """What a checkpoint is of; its files are not looked at. Raises StateError."""
+    with _naming(checkpoint):
         found: dict[str, Any] = json.loads((checkpoint / ABOUT).read_text())
-        for name, digest in found["files"].items():
-            if _digest(checkpoint / name) != digest:
-                raise StateError(f"checkpoint {checkpoint}: {name} is damaged; take an older one, by deleting this folder")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StateError(f"checkpoint {checkpoint} cannot be read ({error}); take an older one, by deleting this folder") from error
-    return found
+        return found
 
 
 def load(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill the tensors of `state` in place; the same mapping with plain values replaced. Raises StateError."""
-    about(checkpoint)
+    """Fill the tensors of `state` in place; the same mapping with plain values replaced.
+
+    Raises StateError where one of its files is not as it was written, or it is of something else.
+    """
+    from torch.distributed.checkpoint import state_dict_loader
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    with _naming(checkpoint):
+        for name, digest in about(checkpoint)["files"].items():
+            if _digest(checkpoint / name) != digest:
+                raise StateError(f"checkpoint {checkpoint}: {name} is damaged; take an older one, by deleting this folder")
     filled = dict(state)
     try:
         with _alone():
@@ -120,6 +125,15 @@ class Writer:
             kept = self._copies[place] = torch.empty_like(value, device="cpu")
         kept.copy_(value.detach())
         return kept
+
+
+@contextlib.contextmanager
+def _naming(checkpoint: Path) -> Iterator[None]:
+    """Whatever cannot be read: say of which checkpoint it is."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"checkpoint {checkpoint} cannot be read ({error}); take an older one, by deleting this folder") from error
 
 
 @contextlib.contextmanager

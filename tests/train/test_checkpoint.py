@@ -83,7 +83,7 @@ def test_a_write_that_fails_is_said_at_the_next(tmp_path: Path) -> None:
 
 
 WRITES = """
-import sys, torch
+import sys, torch, torch.distributed.checkpoint.state_dict_saver
 from pathlib import Path
 from decentra.train import checkpoint
 print("ready", flush=True)
